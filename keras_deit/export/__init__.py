@@ -1,0 +1,6 @@
+"""A model in, artifacts and their proof out."""
+
+from keras_deit.export.edge import tflite
+from keras_deit.export.serving import saved_model
+
+__all__ = ["saved_model", "tflite"]

@@ -1,0 +1,33 @@
+"""Files that are whole or not there."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder inside `folder` to work in; it is gone afterwards.
+
+    What is to stay is moved out of it, once it is whole. If something fails, the
+    folders that were made for it are gone as well.
+
+    Args:
+        folder: Where the finished files will lie; made if missing.
+
+    Raises:
+        OSError: If `folder` cannot be made or written.
+    """
+    made = [p for p in (folder, *folder.absolute().parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    workshop = Path(mkdtemp(prefix=".unfinished-", dir=folder))
+    try:
+        yield workshop
+    except BaseException:
+        shutil.rmtree(workshop)
+        for parent in made:
+            parent.rmdir()
+        raise
+    shutil.rmtree(workshop, ignore_errors=True)

@@ -1,0 +1,26 @@
+"""Tensors in, tensors out: the layers, in `keras.ops` only."""
+
+from keras_deit.layers.attention import MultiHeadSelfAttention
+from keras_deit.layers.conv_norm import ConvNorm, GroupedConv2D
+from keras_deit.layers.encoder_block import EncoderBlock
+from keras_deit.layers.feed_forward import FeedForward
+from keras_deit.layers.patch_embedding import PatchEmbedding
+from keras_deit.layers.pixel_normalization import PixelNormalization
+from keras_deit.layers.position_embedding import PositionEmbedding
+from keras_deit.layers.prefix_tokens import PrefixTokens
+from keras_deit.layers.regnet_block import RegNetBlock
+from keras_deit.layers.squeeze_excite import SqueezeExcite
+
+__all__ = [
+    "ConvNorm",
+    "EncoderBlock",
+    "FeedForward",
+    "GroupedConv2D",
+    "MultiHeadSelfAttention",
+    "PatchEmbedding",
+    "PixelNormalization",
+    "PositionEmbedding",
+    "PrefixTokens",
+    "RegNetBlock",
+    "SqueezeExcite",
+]

@@ -1,0 +1,117 @@
+"""One block of the encoder: tokens look at each other, then think alone."""
+
+import keras
+
+from keras_deit._checks import check_share
+from keras_deit.layers.attention import MultiHeadSelfAttention
+from keras_deit.layers.feed_forward import FeedForward
+
+
+@keras.saving.register_keras_serializable(package="keras_deit")
+class EncoderBlock(keras.layers.Layer):
+    """A pre-norm transformer block: attention and MLP, each with a residual.
+
+    `x += drop_path(attention(norm1(x)))`, then `x += drop_path(mlp(norm2(x)))`.
+    Stochastic depth drops a branch for whole images, each image and each branch on its
+    own, and divides the others by `1 - drop_path_rate`.
+
+    Args:
+        num_heads: h; must divide the token width D.
+        mlp_ratio: Width of the MLP's hidden layer over D.
+        drop_rate: Dropout rate in the MLP, in [0, 1].
+        drop_path_rate: Rate of stochastic depth, in [0, 1].
+        qkv_bias: Whether query, key and value have a bias.
+        norm_epsilon: Epsilon of both layer normalizations.
+        num_prefix_tokens: P, how many leading tokens are not patches.
+
+    Call arguments:
+        tokens: Tokens, shape (B, P + N, D).
+
+    Returns:
+        Tokens, shape (B, P + N, D).
+
+    Raises:
+        ValueError: If `drop_path_rate` is outside [0, 1], or D is not a multiple of
+            `num_heads`.
+
+    Example:
+    >>> tuple(EncoderBlock(num_heads=2)(keras.ops.ones((2, 5, 8))).shape)
+    (2, 5, 8)
+
+    Reference:
+        Dosovitskiy et al., ViT (arXiv:2010.11929), equations 2 and 3; Huang et al.,
+        stochastic depth (arXiv:1603.09382).
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_ratio=4.0,
+        drop_rate=0.0,
+        drop_path_rate=0.0,
+        qkv_bias=True,
+        norm_epsilon=1e-6,
+        num_prefix_tokens=1,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_share("drop_path_rate", drop_path_rate)
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.drop_rate = drop_rate
+        self.drop_path_rate = drop_path_rate
+        self.qkv_bias = qkv_bias
+        self.norm_epsilon = norm_epsilon
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def build(self, input_shape):
+        dtype = self.dtype_policy
+        self.norm1 = keras.layers.LayerNormalization(
+            epsilon=self.norm_epsilon, dtype=dtype, name="norm1"
+        )
+        self.attention = MultiHeadSelfAttention(
+            self.num_heads,
+            self.qkv_bias,
+            self.num_prefix_tokens,
+            dtype=dtype,
+            name="attention",
+        )
+        self.norm2 = keras.layers.LayerNormalization(
+            epsilon=self.norm_epsilon, dtype=dtype, name="norm2"
+        )
+        self.mlp = FeedForward(
+            int(self.mlp_ratio * input_shape[-1]),
+            self.drop_rate,
+            dtype=dtype,
+            name="mlp",
+        )
+        # A layer for each branch: they draw independently.
+        self.drop_path1, self.drop_path2 = (
+            keras.layers.Dropout(
+                self.drop_path_rate, noise_shape=(None, 1, 1), dtype=dtype
+            )
+            for _ in range(2)
+        )
+        for layer in (self.norm1, self.attention, self.norm2, self.mlp):
+            layer.build(input_shape)
+
+    def call(self, tokens, training=None):
+        x = self.attention(self.norm1(tokens))
+        tokens = tokens + self.drop_path1(x, training=training)
+        x = self.mlp(self.norm2(tokens), training=training)
+        return tokens + self.drop_path2(x, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "drop_rate": self.drop_rate,
+            "drop_path_rate": self.drop_path_rate,
+            "qkv_bias": self.qkv_bias,
+            "norm_epsilon": self.norm_epsilon,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }

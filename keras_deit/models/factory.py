@@ -1,0 +1,58 @@
+"""From a name to a model."""
+
+from dataclasses import fields, replace
+
+import keras
+
+from keras_deit._checks import check, check_choice
+from keras_deit.models.variants import VARIANTS
+
+
+def image_height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Reads `image_size`, one side or (height, width), as a pair.
+
+    Raises:
+        ValueError: If it is neither, or a side is below 1.
+    """
+    pair = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+    check(
+        len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair),
+        "`image_size` must be a positive number of pixels, or (height, width).",
+        image_size=image_size,
+    )
+    return pair
+
+
+def build_model(
+    name: str,
+    num_classes: int = 1000,
+    image_size: int | tuple[int, int] | None = None,
+    **overrides,
+) -> keras.Model:
+    """Builds a variant of the table with fresh weights.
+
+    Args:
+        name: Name of the variant, one of `list_variants()`.
+        num_classes: Y, number of classes; at least 2.
+        image_size: Side of the image or (height, width), in pixels; None takes the
+            variant's.
+        **overrides: Fields of the variant's config to change.
+
+    Returns:
+        A functional `keras.Model` under that name.
+
+    Raises:
+        ValueError: If there is no such variant, no such field, or a value is refused.
+    """
+    check_choice("name", name, VARIANTS)
+    check(
+        num_classes >= 2, "`num_classes` must be at least 2.", num_classes=num_classes
+    )
+    variant = VARIANTS[name]
+    known = {field.name for field in fields(variant.config)}
+    for override in overrides:
+        check_choice("override", override, known)
+    if image_size is not None:
+        overrides["image_size"] = image_height_and_width(image_size)
+    config = replace(variant.config, num_classes=num_classes, **overrides)
+    return variant.build(config, name=name)

@@ -1,0 +1,62 @@
+"""From a model with one or two heads to one tensor of logits."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_deit._checks import check, check_choice
+
+HEADS = ("fused", "fused_softmax", "class", "distillation")
+
+
+def head_logits(outputs, head: str):
+    """Reads one tensor of logits from what a model returned.
+
+    Args:
+        outputs: Logits (B, Y) of a one-head model, or the dict of a distilled one.
+        head: One of `HEADS`.
+
+    Returns:
+        Logits (B, Y). "fused" is the mean of the logits of both heads;
+        "fused_softmax" the logarithm of the mean of their softmaxes.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
+    check_choice("head", head, HEADS)
+    if not isinstance(outputs, dict):
+        check(head != "distillation", "The model has one head, 'class'.", head=head)
+        return outputs
+    if head in outputs:
+        return outputs[head]
+    a, b = outputs["class"], outputs["distillation"]
+    if head == "fused":
+        return (a + b) / 2
+    stacked = ops.stack([ops.log_softmax(a), ops.log_softmax(b)])  # (2, B, Y)
+    return ops.logsumexp(stacked, axis=0) - math.log(2)
+
+
+def inference_model(model: keras.Model, head: str = "fused") -> keras.Model:
+    """Builds a model with one output that shares the weights of `model`.
+
+    Args:
+        model: A one-head or a distilled model.
+        head: "fused", the mean of the logits of both heads (the official code);
+            "fused_softmax", the logarithm of the mean of their softmaxes (the paper's
+            text; the two can disagree on the best class); "class"; or "distillation".
+            A model with one head has "fused" and "class", which are the same.
+
+    Returns:
+        A functional `keras.Model`: pixels (B, H, W, 3) in, logits (B, Y) out.
+
+    Raises:
+        ValueError: If there is no such head.
+
+    Reference:
+        Touvron et al., DeiT (arXiv:2012.12877), section 4, "Classification with our
+        approach: joint classifiers"; official code `models.py`,
+        `DistilledVisionTransformer.forward`.
+    """
+    logits = head_logits(model.output, head)
+    return keras.Model(model.inputs[0], logits, name=f"{model.name}_{head}")

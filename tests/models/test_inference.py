@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from keras_deit.models.factory import build_model
+from keras_deit.models.inference import HEADS, head_logits, inference_model
+
+# The best class of the mean of the logits is 2, of the mean of the softmaxes 1.
+A, B = [[4.0, 0.0, 3.9]], [[0.0, 5.0, 3.0]]
+
+
+@pytest.fixture
+def student():
+    return build_model("deit_micro_distilled_patch4_32", num_classes=3, depth=1)
+
+
+def some_images():
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)
+
+
+def logits_of(head):
+    return head_logits({"class": np.array(A), "distillation": np.array(B)}, head)
+
+
+def test_fused_is_the_mean_of_the_logits_by_hand():
+    np.testing.assert_allclose(logits_of("fused"), [[2.0, 2.5, 3.45]])
+
+
+def test_fused_softmax_is_the_logarithm_of_the_mean_of_the_softmaxes():
+    expected = np.log((softmax(np.array(A)) + softmax(np.array(B))) / 2)
+    np.testing.assert_allclose(logits_of("fused_softmax"), expected, rtol=1e-5)
+
+
+def test_the_two_fusions_can_disagree():
+    assert np.argmax(logits_of("fused")) == 2
+    assert np.argmax(logits_of("fused_softmax")) == 1
+
+
+def test_fused_softmax_stands_large_logits():
+    outputs = {"class": np.array([[1e4, 0.0]]), "distillation": np.array([[0.0, 1e4]])}
+    got = head_logits(outputs, "fused_softmax")
+    np.testing.assert_allclose(got, np.log([[0.5, 0.5]]), rtol=1e-5)
+
+
+def test_a_single_head_is_read_as_it_is():
+    np.testing.assert_array_equal(logits_of("class"), A)
+    np.testing.assert_array_equal(logits_of("distillation"), B)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_model_has_the_output_of_the_head(head, student):
+    model = inference_model(student, head)
+    assert model.name == f"deit_micro_distilled_patch4_32_{head}"
+    expected = head_logits(student(some_images()), head)
+    np.testing.assert_allclose(model(some_images()), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_fuses_the_logits_by_default(student):
+    fused = inference_model(student, "fused")(some_images())
+    np.testing.assert_array_equal(inference_model(student)(some_images()), fused)
+
+
+@pytest.mark.parametrize("head", ["fused", "fused_softmax", "class"])
+def test_one_head_needs_no_fusion(head):
+    model = build_model("deit_micro_patch4_32", num_classes=3, depth=1)
+    got = inference_model(model, head)(some_images())
+    np.testing.assert_array_equal(got, model(some_images()))
+
+
+def test_shares_the_weights_of_the_student(student):
+    model = inference_model(student)
+    before = model(some_images()).numpy()
+    bias = student.get_layer("distillation_head").bias
+    bias.assign([0.0, 2.0, 0.0])
+    expected = before + [0.0, 1.0, 0.0]
+    np.testing.assert_allclose(model(some_images()), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_refuses_an_unknown_head(student):
+    rule = (
+        r"`head` must be one of \['class', 'distillation', 'fused', 'fused_softmax'\]"
+    )
+    hint = "Did you mean 'fused'"
+    with pytest.raises(ValueError, match=rf"{rule}. {hint}\? Received: head='fusd'"):
+        inference_model(student, "fusd")
+
+
+def test_refuses_the_distillation_head_of_a_model_without_one():
+    model = build_model("deit_micro_patch4_32", num_classes=3, depth=1)
+    rule = "The model has one head, 'class'. "
+    with pytest.raises(ValueError, match=f"{rule}Received: head='distillation'"):
+        inference_model(model, "distillation")

@@ -1,0 +1,90 @@
+"""Finds the program that was asked for, reads its flags, and runs it."""
+
+import os
+import sys
+import textwrap
+from importlib import import_module
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own chatter
+
+from absl import flags  # noqa: E402  (absl is light; TensorFlow is not imported yet)
+
+HELP = ("--help", "-h", "help")
+PROGRAMS = ("train_teacher", "train", "evaluate", "export", "demo")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `argv`, by default the command line; returns the exit code.
+
+    A wrong flag, bad input or a run that went wrong ends in one message on standard
+    error that names the cause, and an exit code that is not 0. `--debug` shows where it
+    happened.
+    """
+    name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in HELP:
+        print(_overview())
+        return 0
+    if name not in PROGRAMS:
+        return _fail(f"There is no program {name!r}. Programs: {', '.join(PROGRAMS)}.")
+    program = import_module(f"trainers.{name}")
+    values = flags.FlagValues()
+    program.define_flags(values)
+    flags.DEFINE_bool("debug", False, "Show where an error is.", flag_values=values)
+    if set(HELP) & set(arguments):
+        print(f"python -m trainers {name} [flags]\n\n{program.__doc__}\nFlags:")
+        print(_explained(values))
+        return 0
+    return _run(program, values, arguments)
+
+
+def _run(program, values: flags.FlagValues, arguments: list[str]) -> int:
+    name = program.__name__.rpartition(".")[2]
+    try:
+        _, *rest = values([name, *arguments])
+        if rest:
+            return _fail(f"Flags look like --name=value. Received: {' '.join(rest)}.")
+        program.main(values)
+    except flags.Error as error:
+        return _fail(f"{error} (python -m trainers {name} --help lists the flags)")
+    except (ValueError, OSError, RuntimeError) as error:
+        if values.debug:
+            raise
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("Stopped by the keyboard.", code=130)
+    return 0
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _explained(values: flags.FlagValues) -> str:
+    """One paragraph for each flag: its name, its help, its default."""
+    paragraphs = []
+    for flag in (values[name] for name in sorted(values)):
+        default = f" Default: {flag.default}." if flag.default not in (None, []) else ""
+        choices = getattr(flag.parser, "enum_values", None)
+        name = f"--{flag.name}" + (f"=<{'|'.join(choices)}>" if choices else "")
+        text = textwrap.indent(textwrap.fill(f"{flag.help}{default}", 80), " " * 6)
+        paragraphs.append(f"  {name}\n{text}")
+    return "\n".join(paragraphs)
+
+
+def _overview() -> str:
+    lines = []
+    for name in PROGRAMS:
+        summary = import_module(f"trainers.{name}").__doc__.splitlines()[0]
+        lines.append(f"  {name:15}{summary}")
+    return (
+        "python -m trainers PROGRAM [flags]\n\n"
+        + "\n".join(lines)
+        + textwrap.dedent("""
+
+        python -m trainers PROGRAM --help explains the flags of a program.""")
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 import pytest
 
 from keras_deit.models.factory import build_model, image_height_and_width
+from keras_deit.models.variants import VARIANTS
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ def test_changes_the_fields_it_is_told_to():
         num_classes=7,
         image_size=(16, 24),
         depth=2,
+        embed_dim=24,
+        num_heads=2,
         distilled=True,
     )
     assert model.input_shape == (None, 16, 24, 3)
@@ -30,7 +33,7 @@ def test_changes_the_fields_it_is_told_to():
         "class": (None, 7),
         "distillation": (None, 7),
     }
-    assert model.get_layer("patch_embedding").output.shape == (None, 4 * 6, 96)
+    assert model.get_layer("patch_embedding").output.shape == (None, 4 * 6, 24)
     names = [layer.name for layer in model.layers]
     assert [name for name in names if name.startswith("block")] == [
         "block_0",
@@ -39,10 +42,12 @@ def test_changes_the_fields_it_is_told_to():
 
 
 def test_one_change_leaves_no_trace_in_the_table():
-    build_model("deit_micro_patch4_32", num_classes=2, depth=1)
+    config = VARIANTS["deit_micro_patch4_32"].config
+    changed = build_model("deit_micro_patch4_32", num_classes=2, patch_size=8)
     model = build_model("deit_micro_patch4_32")
-    assert model.output_shape == (None, 1000)
-    assert model.get_layer("block_3")
+    assert (changed.output_shape, model.output_shape) == ((None, 2), (None, 1000))
+    assert changed.get_layer("patch_embedding").patch_size == 8
+    assert model.get_layer("patch_embedding").patch_size == config.patch_size == 4
 
 
 @pytest.mark.parametrize("image_size", [0, -8, (8, 0), (8, 8, 8), (8, 8.0), "224", 2.5])

@@ -8,7 +8,8 @@ STUDENT = "deit_micro_distilled_patch4_32"
 
 
 def create_student(**arguments):
-    return create_model(STUDENT, **{"num_classes": 5, "depth": 1, **arguments})
+    sizes = {"num_classes": 5, "depth": 1, "embed_dim": 24, "num_heads": 2}
+    return create_model(STUDENT, **{**sizes, **arguments})
 
 
 def some_images():
@@ -80,7 +81,7 @@ def test_takes_an_image_that_is_no_square():
     model = create_student(image_size=(32, 48))
     outputs = model(np.zeros((1, 32, 48, 3)))
     assert tuple(outputs["class"].shape) == (1, 5)
-    assert model.get_layer("position_embedding").embedding.shape == (1, 2 + 8 * 12, 96)
+    assert model.get_layer("position_embedding").embedding.shape == (1, 2 + 8 * 12, 24)
 
 
 def test_refuses_a_missing_file(tmp_path):

@@ -23,6 +23,7 @@ setup(
     install_requires=[
         "absl-py>=2.1,<3",
         "ai-edge-litert>=2.1,<3",
+        "h5py>=3.12,<4",
         "importlib_resources>=6",  # tensorflow-datasets imports it without saying so
         "keras>=3.15,<3.16",
         "keras-cv>=0.9,<0.10",

@@ -40,7 +40,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     Returns:
         Tokens of shape (B, P + N, D); with `return_class_attention` a pair of them and
         of the attention of the prefix tokens to each patch, averaged over heads and
-        prefix tokens, shape (B, N).
+        prefix tokens, float32, shape (B, N).
 
     Raises:
         ValueError: If D is not a multiple of `num_heads`.
@@ -103,10 +103,15 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             return x, class_attention(attention, self.num_prefix_tokens)
         return x
 
-    def compute_output_shape(self, input_shape, return_class_attention=False):
-        if return_class_attention:
-            batch, length, _ = input_shape
-            return tuple(input_shape), (batch, length - self.num_prefix_tokens)
+    def compute_output_spec(self, tokens, return_class_attention=False):
+        output = keras.KerasTensor(tokens.shape, dtype=self.compute_dtype)
+        if not return_class_attention:
+            return output
+        batch, length, _ = tokens.shape
+        row = (batch, length - self.num_prefix_tokens)
+        return output, keras.KerasTensor(row, dtype="float32")
+
+    def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
     def get_config(self):

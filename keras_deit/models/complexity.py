@@ -7,10 +7,16 @@ from contextlib import contextmanager
 import keras
 from keras import ops
 
+from keras_deit._checks import check
 from keras_deit.layers.attention import MultiHeadSelfAttention
 from keras_deit.layers.conv_norm import GroupedConv2D
 
-CONVOLUTIONS = (GroupedConv2D, keras.layers.Conv1D, keras.layers.Conv2D)
+CONVOLUTIONS = (
+    GroupedConv2D,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
 
 
 def count_parameters(model: keras.Model) -> int:
@@ -39,15 +45,19 @@ def count_parameters(model: keras.Model) -> int:
 def count_macs(model: keras.Model) -> int:
     """Counts the multiply-adds that one image costs.
 
-    The model is run on one black image, and every convolution, dense layer and
-    attention product that takes part is counted with the shapes it met; nothing else is
-    counted (no normalization, no activation, no bias).
+    The model is run on one black image. Every convolution, dense layer and product of
+    `MultiHeadSelfAttention` that takes part is counted, with the shapes it met; nothing
+    else is (no normalization, no activation, no bias).
 
     Args:
         model: A built model with one input of known size.
 
     Returns:
         The number of multiply-adds at batch size 1.
+
+    Raises:
+        ValueError: If a layer has a kernel of a kind that is not counted here, such as
+            `EinsumDense` or a transposed convolution.
 
     Example:
     >>> dense = keras.layers.Dense(3)
@@ -76,6 +86,12 @@ def _macs_of_call(layer: keras.layers.Layer, output) -> int:
     if isinstance(layer, MultiHeadSelfAttention):
         tokens = output[0] if isinstance(output, tuple) else output
         return 2 * math.prod(tokens.shape) * tokens.shape[1]  # q k^T, and times v
+    check(
+        not (hasattr(layer, "kernel") or hasattr(layer, "depthwise_kernel")),
+        "`count_macs` counts dense layers, plain and depthwise convolutions only.",
+        layer=layer.name,
+        kind=type(layer).__name__,
+    )
     return 0
 
 

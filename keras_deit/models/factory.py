@@ -14,13 +14,13 @@ def image_height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]
     Raises:
         ValueError: If it is neither, or a side is below 1.
     """
-    pair = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+    pair = image_size if isinstance(image_size, tuple | list) else (image_size,) * 2
     check(
-        len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair),
+        len(pair) == 2 and all(type(side) is int and side > 0 for side in pair),
         "`image_size` must be a positive number of pixels, or (height, width).",
         image_size=image_size,
     )
-    return pair
+    return tuple(pair)
 
 
 def build_model(

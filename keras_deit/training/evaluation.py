@@ -29,7 +29,7 @@ def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, dict]:
     """
     heads = heads_of(model)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False)
     def count(pixels, labels, weight):
         outputs = model(pixels, training=False)
         classes = tf.argmax(labels, axis=-1)
@@ -65,7 +65,7 @@ def images_per_second(model: keras.Model, batch_size: int = 64, rounds: int = 9)
         models measured in one run.
     """
     pixels = tf.zeros((batch_size, *model.inputs[0].shape[1:]))
-    run = tf.function(lambda x: model(x, training=False))
+    run = tf.function(lambda x: model(x, training=False), autograph=False)
     run(pixels)  # traced and warm
     seconds = []
     for _ in range(rounds):

@@ -10,7 +10,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence]) ->
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
@@ -18,6 +18,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence]) ->
     console = Console()
     if not console.is_terminal:  # a log has no width to fit into
         console.width = 120
+    print(f"\n{title}")
     console.print(table)
 
 

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import is_zipfile
 
+import h5py
 import keras
 
 from keras_deit._checks import check
@@ -54,7 +57,11 @@ def load_model(path: str | Path) -> keras.Model:
         ValueError: If it is no `.keras` file.
     """
     path = _existing(path)
-    check(path.suffix == ".keras", "A model must be a .keras file.", path=str(path))
+    check(
+        path.suffix == ".keras" and is_zipfile(path),
+        "A model must be a whole .keras file, as `model.save` writes it.",
+        path=str(path),
+    )
     return keras.models.load_model(path, compile=False)
 
 
@@ -67,9 +74,9 @@ def _existing(path: str | Path) -> Path:
 def load_weights(model: keras.Model, path: str | Path) -> LoadReport:
     """Loads the weights of a file into a model of the same architecture.
 
-    From a `.keras` file, a head for another number of classes is left as it is, and the
-    report says so; any other difference is refused, and then nothing is changed. A
-    `.weights.h5` file must fit exactly.
+    Weights are matched by name and shape; what does not fit is refused, all of it in
+    one error, and then nothing is changed. There is one exception: from a `.keras`
+    file, a head for another number of classes is left as it is, and the report says so.
 
     Args:
         model: The model to fill; changed in place.
@@ -90,8 +97,45 @@ def load_weights(model: keras.Model, path: str | Path) -> LoadReport:
     )
     if path.suffix == ".keras":
         return _transfer(load_model(path), model, path)
+    _check_layout(path, model)
     model.load_weights(path)
     return LoadReport(path, loaded=[weight.path for weight in model.weights])
+
+
+def _check_layout(path: Path, model: keras.Model) -> None:
+    """Refuses a `.weights.h5` file that is not laid out as the model's own would be."""
+    theirs = _layout(path)
+    with TemporaryDirectory() as folder:
+        own_path = Path(folder) / "own.weights.h5"
+        model.save_weights(own_path)
+        ours = _layout(own_path)
+    faults = [
+        f"{name} {ours.get(name, 'absent')}: {theirs.get(name, 'absent')} in the file"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    _check_no_faults(faults, path, model)
+
+
+def _layout(path: Path) -> dict[str, tuple]:
+    """Shape of each weight in a `.weights.h5` file, by its place."""
+    shapes = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
+            shapes[name] = item.shape
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(note)
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} is no HDF5 file: {error}.") from error
+    return shapes
+
+
+def _check_no_faults(faults: list[str], path: Path, model: keras.Model) -> None:
+    rule = f"`path` must hold the weights of {model.name!r}, but: {'; '.join(faults)}."
+    check(not faults, rule, path=str(path))
 
 
 def _transfer(source: keras.Model, model: keras.Model, path: Path) -> LoadReport:
@@ -109,11 +153,7 @@ def _transfer(source: keras.Model, model: keras.Model, path: Path) -> LoadReport
         else:
             shape = "absent" if found is None else tuple(found.shape)
             faults.append(f"{weight.path} {tuple(weight.shape)}: {shape} in the file")
-    check(
-        not faults,
-        f"`path` must hold the weights of {model.name!r}, but: {'; '.join(faults)}.",
-        path=str(path),
-    )
+    _check_no_faults(faults, path, model)
     for name in report.loaded:
         ours[name].assign(theirs[name])
     return report

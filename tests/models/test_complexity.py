@@ -76,6 +76,20 @@ def test_counting_leaves_keras_as_it_was():
     assert keras.layers.Layer.__call__ is original
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.EinsumDense("ab,bc->ac", 3),
+        keras.layers.Conv2DTranspose(3, 2),
+        keras.layers.SeparableConv2D(3, 2),
+    ],
+)
+def test_refuses_a_kernel_that_it_would_not_count(layer):
+    shape = (2,) if isinstance(layer, keras.layers.EinsumDense) else (4, 4, 2)
+    with pytest.raises(ValueError, match=f"counts .* only. Received: .*{layer.name}"):
+        count_macs(sequential(shape, layer))
+
+
 def test_counting_leaves_the_running_statistics_as_they_were():
     norm = keras.layers.BatchNormalization()
     model = sequential((2,), keras.layers.Dense(3, bias_initializer="ones"), norm)

@@ -103,12 +103,42 @@ def test_refuses_another_architecture_and_changes_nothing(changes, fault, saved)
     assert_unchanged(model, before)
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras' own
-@pytest.mark.parametrize("changes", [{"depth": 1}, {"depth": 3}, {"num_classes": 7}])
-def test_refuses_a_weights_file_that_does_not_fit_exactly(changes, saved):
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"depth": 1}, r"layers/encoder_block_1/.*absent: \(24,\) in the file"),
+        ({"depth": 3}, r"layers/encoder_block_2/.*\(24,\): absent in the file"),
+        ({"num_classes": 7}, r"layers/dense/vars/1 \(7,\): \(5,\) in the file"),
+    ],
+)
+def test_refuses_a_weights_file_that_does_not_fit_exactly(changes, fault, saved):
     _, folder = saved
-    with pytest.raises(ValueError):
-        load_weights(build_student(**changes), folder / "student.weights.h5")
+    model = build_student(**changes)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=f"`path` must hold the weights of.*{fault}"):
+        load_weights(model, folder / "student.weights.h5")
+    assert_unchanged(model, before)
+
+
+def test_a_weights_file_does_not_depend_on_dropout(saved):
+    source, folder = saved
+    model = build_student(drop_path_rate=0.5)  # its layers have seeds of their own
+    load_weights(model, folder / "student.weights.h5")
+    assert_unchanged(model, source.get_weights())
+
+
+def test_refuses_a_weights_file_that_is_no_hdf5(tmp_path):
+    (tmp_path / "a.weights.h5").write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match=r"a\.weights\.h5' is no HDF5 file"):
+        load_weights(build_student(depth=0), tmp_path / "a.weights.h5")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_refuses_a_cut_keras_file(share, saved, tmp_path):
+    whole = (saved[1] / "student.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"must be a whole \.keras file"):
+        load_model(tmp_path / "cut.keras")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +154,7 @@ def test_refuses_a_missing_file(load, tmp_path):
 @pytest.mark.parametrize("name", ["student.weights.h5", "keras"])
 def test_refuses_to_make_a_model_of_another_file(name, tmp_path):
     (tmp_path / name).touch()
-    rule = "A model must be a .keras file. "
+    rule = "A model must be a whole .keras file, as `model.save` writes it. "
     with pytest.raises(ValueError, match=f"{rule}Received: path='.*{name}'"):
         load_model(tmp_path / name)
 

@@ -36,7 +36,12 @@ setup(
         "tensorflow-datasets>=4.9.9,<5",
     ],
     extras_require={
-        "dev": ["pre-commit>=4,<5", "pytest>=8.4,<10", "ruff>=0.17,<0.18"],
+        "dev": [
+            "pre-commit>=4,<5",
+            "pre-commit-hooks>=6,<7",
+            "pytest>=8.4,<10",
+            "ruff>=0.17,<0.18",
+        ],
     },
     entry_points={"console_scripts": ["keras-deit=trainers.__main__:main"]},
 )

@@ -9,6 +9,7 @@ from keras_deit.data.augmentation import Augmentation, training_view
 from keras_deit.data.geometry import evaluation_view
 from keras_deit.data.sources import Source, load_source
 from keras_deit.data.views import view_key
+from keras_deit.models.factory import image_height_and_width
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Batches:
 
 def load(
     name: str,
-    image_size: tuple[int, int] = (32, 32),
-    batch_size: int = 64,
+    image_size: int | tuple[int, int],
+    batch_size: int,
     seed: int = 0,
     augmentation: Augmentation | None = None,
     crop_ratio: float = 1.0,
@@ -49,10 +50,11 @@ def load(
 
     Args:
         name: "digits", a folder, or a name of TensorFlow Datasets; see `load_source`.
-        image_size: Height and width of the views, in pixels.
+        image_size: Side of the views or (height, width), in pixels.
         batch_size: B, images in a batch.
         seed: Every view is a function of (seed, epoch, example id).
-        augmentation: What a training view goes through; None takes the defaults.
+        augmentation: What a training view goes through; None takes the papers' crop and
+            flip.
         crop_ratio: Of the center crop at evaluation, in (0, 1].
         label_smoothing: Share of a training label spread evenly over all classes.
         download: Whether a dataset of TensorFlow Datasets may be downloaded.
@@ -64,6 +66,7 @@ def load(
         ValueError: If a value is refused, or a batch is larger than the training split.
         FileNotFoundError: If the dataset cannot be reached.
     """
+    image_size = image_height_and_width(image_size)
     train = load_source(name, "train", download)
     validation = load_source(name, "validation", download)
     return Batches(

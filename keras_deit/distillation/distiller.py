@@ -45,7 +45,8 @@ class Distiller(keras.Model):
 
     Raises:
         ValueError: If an argument is outside its range or has no meaning for `kind`, a
-            teacher is missing, or student and teacher differ in their classes.
+            teacher is missing, student and teacher differ in their classes, or Keras
+            does not run on TensorFlow.
 
     Example:
     >>> def classifier(name):
@@ -79,6 +80,11 @@ class Distiller(keras.Model):
         name: str = "distiller",
     ):
         super().__init__(name=name)
+        check(
+            keras.config.backend() == "tensorflow",
+            "A Distiller trains on TensorFlow only: set KERAS_BACKEND=tensorflow.",
+            backend=keras.config.backend(),
+        )
         check_choice("kind", kind, KINDS)
         check_share("alpha", alpha)
         check_choice("reduction", reduction, REDUCTIONS)

@@ -1,6 +1,6 @@
 """One face for every teacher: pixels in, logits out, nothing ever changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -27,12 +27,14 @@ class Teacher:
             model.
         preprocess: Called on the resized pixels, in [0, 255], before the model; None if
             the model takes them as they are, as all of this package do.
+        classes: Which of the model's classes the student has, as indices in the
+            student's order, each at least 0; None takes all as they are.
         from_logits: Whether the model returns logits; if False, it returns
             probabilities, and their logarithms are the logits.
 
     Raises:
         ValueError: If the model does not end in one output of classes, or ends in a
-            softmax while `from_logits` is True.
+            softmax while `from_logits` is True, or `classes` names one that it lacks.
         FileNotFoundError: If there is no such file.
 
     Example:
@@ -48,6 +50,7 @@ class Teacher:
         model: keras.Model | str | Path,
         image_size: int | tuple[int, int] | None = None,
         preprocess: Callable | None = None,
+        classes: Sequence[int] | None = None,
         from_logits: bool = True,
     ):
         if isinstance(model, str | Path):
@@ -71,8 +74,14 @@ class Teacher:
             "The teacher ends in a softmax: pass `from_logits=False`.",
             from_logits=from_logits,
         )
+        check(
+            classes is None or (classes and set(classes) <= set(range(shape[-1]))),
+            f"`classes` must be indices of the teacher's {shape[-1]} classes.",
+            classes=classes,
+        )
         self.model = model
-        self.num_classes = shape[-1]
+        self.classes = classes
+        self.num_classes = shape[-1] if classes is None else len(classes)
         self.image_size = (
             model.inputs[0].shape[1:3]
             if image_size is None
@@ -91,6 +100,8 @@ class Teacher:
         outputs = tf.cast(self.model(x, training=False), "float32")
         if not self.from_logits:
             outputs = tf.math.log(tf.maximum(outputs, keras.config.epsilon()))
+        if self.classes is not None:
+            outputs = tf.gather(outputs, self.classes, axis=-1)
         return tf.stop_gradient(outputs)
 
 

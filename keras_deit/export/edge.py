@@ -89,7 +89,6 @@ def _convert(model: keras.Model, folder: Path) -> bytes:
 
     shape = (1, *model.inputs[0].shape[1:])
     archive = keras.export.ExportArchive()
-    archive.track(model)
     archive.add_endpoint(
         "serving_default",
         answer,

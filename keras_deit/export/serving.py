@@ -102,8 +102,9 @@ def _archive(model: keras.Model, labels: list[str], k: int):
         spec = tf.TensorSpec((*height_width, 3), tf.uint8)
         return answer(tf.map_fn(view, image_bytes, fn_output_signature=spec))
 
+    # Without `track(model)`: the endpoints' weights are saved anyway, and it would save
+    # them a second time, as Keras' own variables.
     archive = keras.export.ExportArchive()
-    archive.track(model)
     archive.add_endpoint(
         "serving_default",
         from_bytes,

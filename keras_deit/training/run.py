@@ -86,6 +86,7 @@ def train(
             epochs=recipe.epochs,
             steps_per_epoch=batches.steps_per_epoch,
             validation_data=batches.validation,
+            shuffle=False,  # the views are in their epoch's order already
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 StopIfNotFinite(),

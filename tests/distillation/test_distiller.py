@@ -431,3 +431,9 @@ def test_compile_refuses_what_it_would_ignore():
         distiller.compile("sgd", loss="categorical_crossentropy")
     with pytest.raises(ValueError, match="must take logits: pass `from_logits=True`"):
         distiller.compile("sgd", loss=keras.losses.CategoricalCrossentropy())
+
+
+def test_refuses_another_backend(monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="on TensorFlow only.*backend='jax'"):
+        Distiller(two_heads(), kind="none")

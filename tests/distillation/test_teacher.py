@@ -56,6 +56,21 @@ def test_probabilities_become_logits():
     )
 
 
+def test_classes_are_chosen_and_ordered():
+    model = classifier(classes=5)
+    teacher = Teacher(model, classes=[4, 0])
+    assert teacher.num_classes == 2
+    np.testing.assert_array_equal(
+        teacher(pixels()), np.array(model(pixels()))[:, [4, 0]]
+    )
+
+
+@pytest.mark.parametrize("classes", [[], [0, 5], [-1]])
+def test_refuses_classes_that_it_lacks(classes):
+    with pytest.raises(ValueError, match="must be indices of the teacher's 5 classes"):
+        Teacher(classifier(classes=5), classes=classes)
+
+
 def test_a_distilled_model_teaches_with_both_heads():
     model = create_model("deit_micro_distilled_patch4_32", num_classes=5)
     np.testing.assert_allclose(

@@ -1,0 +1,150 @@
+import json
+import re
+from dataclasses import fields, replace
+
+import pytest
+
+from keras_deit.training.recipe import (
+    RULES,
+    Recipe,
+    recipe_from_dict,
+    recipe_from_json,
+)
+
+VARIANT = "deit_micro_patch4_32"
+
+
+def recipe(**changes):
+    return Recipe(**{"variant": VARIANT, "dataset": "digits", **changes})
+
+
+def test_the_peak_is_the_rate_scaled_to_the_batch():
+    # 5e-4 for 512 images are 1e-3 for 1024.
+    assert recipe(batch_size=1024).peak_learning_rate == pytest.approx(1e-3)
+    assert recipe(batch_size=128).peak_learning_rate == pytest.approx(1.25e-4)
+
+
+def test_without_a_batch_to_scale_to_the_peak_is_the_rate():
+    unscaled = recipe(batch_size=128, learning_rate_batch=None)
+    assert unscaled.peak_learning_rate == 5e-4
+
+
+def test_a_recipe_is_written_and_read_as_json():
+    written = recipe(
+        crop_area=(0.5, 1.0),
+        flip=False,
+        model_overrides={"depth": 2, "drop_path_rate": 0.1},
+        kind="soft",
+        temperature=3.0,
+        teacher="teacher.keras",
+        learning_rate_batch=None,
+    )
+    text = written.to_json()
+    assert text.endswith("}\n")
+    assert list(json.loads(text)) == [field.name for field in fields(Recipe)]
+    read = recipe_from_json(text)
+    assert read == written
+    assert read.crop_area == (0.5, 1.0)  # a tuple again
+    assert isinstance(read.crop_aspect_ratio, tuple)
+
+
+def test_what_is_not_said_has_the_defaults_of_the_paper():
+    read = recipe_from_json(f'{{"variant": "{VARIANT}", "dataset": "digits"}}')
+    assert read == recipe()
+    assert (read.epochs, read.batch_size, read.weight_decay) == (300, 1024, 0.05)
+    assert (read.label_smoothing, read.warmup_epochs, read.kind) == (0.1, 5, "none")
+
+
+def test_every_field_has_a_rule():
+    assert {field.name for field in fields(Recipe)} - set(RULES) <= {"teacher"}
+    assert set(RULES) <= {field.name for field in fields(Recipe)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("variant", "deit_micro"),
+        ("dataset", ""),
+        ("dataset", 3),
+        ("image_size", 0),
+        ("image_size", 32.0),
+        ("crop_area", (0.0, 1.0)),
+        ("crop_area", (0.9, 0.5)),
+        ("crop_area", (0.5, 1.1)),
+        ("crop_area", (0.5,)),
+        ("crop_area", 0.5),
+        ("crop_aspect_ratio", (0.0, 1.0)),
+        ("crop_aspect_ratio", (2.0, 1.0)),
+        ("flip", 1),
+        ("label_smoothing", -0.1),
+        ("label_smoothing", "much"),
+        ("model_overrides", [3]),
+        ("epochs", 0),
+        ("epochs", True),
+        ("epochs", 1.5),
+        ("batch_size", 0),
+        ("batch_size", "32"),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate_batch", 0),
+        ("warmup_epochs", -1),
+        ("warmup_learning_rate", -1e-6),
+        ("min_learning_rate", -1e-6),
+        ("weight_decay", -0.05),
+        ("kind", "medium"),
+        ("kind", []),
+        ("alpha", 1.5),
+        ("temperature", 0),
+        ("reduction", "mean"),
+        ("seed", 0.5),
+    ],
+)
+def test_a_value_that_is_no_good_is_refused(name, value):
+    message = f"^`{name}` must be .*\\. Received: {name}={re.escape(repr(value))}\\.$"
+    with pytest.raises(ValueError, match=message):
+        recipe(**{name: value})
+
+
+def test_all_faults_are_listed_together():
+    with pytest.raises(ValueError) as raised:
+        recipe(epochs=0, alpha=2, kind="medium")
+    assert str(raised.value).splitlines() == [
+        "`epochs` must be a whole number of at least 1. Received: epochs=0.",
+        "`kind` must be one of ['none', 'soft', 'hard']. Received: kind='medium'.",
+        "`alpha` must be in [0, 1]. Received: alpha=2.",
+    ]
+
+
+def test_a_change_of_a_recipe_is_checked_too():
+    with pytest.raises(ValueError, match="`epochs` must be a whole number"):
+        replace(recipe(), epochs=0)
+
+
+def test_unknown_and_missing_fields_are_listed_together():
+    with pytest.raises(ValueError) as raised:
+        recipe_from_dict({"variant": VARIANT, "epoch": 3, "xyzzy": 1})
+    assert sorted(str(raised.value).splitlines()) == [
+        "A recipe has no field 'epoch'. Did you mean 'epochs'?",
+        "A recipe has no field 'xyzzy'.",
+        "A recipe needs the field 'dataset'.",
+    ]
+    with pytest.raises(ValueError, match="needs the field 'variant'"):
+        recipe_from_dict({"dataset": "digits"})
+
+
+def test_a_refused_value_in_json_is_refused():
+    text = json.dumps({"variant": VARIANT, "dataset": "digits", "crop_area": [1, 0]})
+    with pytest.raises(ValueError, match=r"Received: crop_area=\(1, 0\)"):
+        recipe_from_json(text)
+
+
+def test_what_is_no_json_is_refused():
+    with pytest.raises(ValueError, match=r"A recipe must be JSON: .* line 1 column 2"):
+        recipe_from_json("{variant}")
+
+
+@pytest.mark.parametrize("text", ['["variant"]', "3", "null"])
+def test_json_that_is_no_object_is_refused(text):
+    message = "A recipe must be a JSON object. Received: " + repr(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        recipe_from_json(text)

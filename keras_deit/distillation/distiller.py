@@ -198,15 +198,15 @@ class Distiller(keras.Model):
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = _weighted_mean(losses["loss"], sample_weight) / replicas
             loss = self.optimizer.scale_loss(loss)
-        # A head that takes no part in the loss gets the official code's zero gradient.
-        gradients = tape.gradient(
-            loss,
-            self.trainable_weights,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        self.optimizer.apply_gradients(
-            zip(gradients, self.trainable_weights, strict=True)
-        )
+        weights = self.trainable_weights
+        # A head that takes no part in the loss gets a zero, as in the official code.
+        gradients = [
+            ops.zeros_like(weight) if gradient is None else gradient
+            for weight, gradient in zip(
+                weights, tape.gradient(loss, weights), strict=True
+            )
+        ]
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         return self._report(labels, outputs, teacher_logits, losses, sample_weight)
 
     def test_step(self, data):

@@ -1,4 +1,5 @@
 import csv
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_a_finished_run_is_kept_and_replaced_only_when_asked(finished, capsys):
     again = train(TINY, str(folder), overwrite=True)
     (second,) = history_in(folder)
     assert second == pytest.approx(first, abs=1e-6)
-    assert again.scores == pytest.approx(finished.scores)
+    assert again.scores["class"] == pytest.approx(finished.scores["class"])
     assert (folder / "last.keras").stat().st_mtime_ns > stamp
 
     printed = capsys.readouterr().out
@@ -138,10 +139,13 @@ def test_a_finished_run_is_kept_and_replaced_only_when_asked(finished, capsys):
     assert "last.keras (best.keras: epoch 1)" in printed
 
 
+# Keras' CSVLogger leaves its file open when `fit` fails; Python closes it here.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loss_that_is_no_number_ends_the_run_without_a_result(tmp_path):
     recipe = replace(TINY, learning_rate=1e30)
     with pytest.raises(RuntimeError, match=r"The loss is nan in epoch 1, step 2\."):
         train(recipe, tmp_path / "run")
+    gc.collect()
     assert not (tmp_path / "run" / "result.json").exists()
 
 

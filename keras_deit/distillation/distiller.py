@@ -111,6 +111,12 @@ class Distiller(keras.Model):
         self.reduction = reduction
         self.teacher_label_smoothing = teacher_label_smoothing
         self.num_classes = _check_classes(student, self.teacher)
+        # Prefix of the reported names -> head, as `head_logits` knows it.
+        self.reported_heads = {"": "fused"}
+        if isinstance(symbolic_output(student), dict):
+            self.reported_heads = {
+                f"{head}_": head for head in ("class", "distillation", "fused")
+            }
         self.reported = {
             name: keras.metrics.Mean(name=name) for name in self._report_names()
         }
@@ -121,10 +127,7 @@ class Distiller(keras.Model):
         if self.kind != "none":
             losses.append("distillation_loss")
         measures = ["accuracy"] if self.teacher is None else ["accuracy", "agreement"]
-        heads = ("class_", "distillation_", "fused_")
-        if not isinstance(symbolic_output(self.student), dict):
-            heads = ("",)
-        return losses + [head + measure for measure in measures for head in heads]
+        return losses + [p + m for m in measures for p in self.reported_heads]
 
     def compile(self, optimizer="adamw", loss=None, jit_compile=False, **kwargs):
         """Configures training.
@@ -219,13 +222,10 @@ class Distiller(keras.Model):
     def _report(self, labels, outputs, teacher_logits, losses, sample_weight) -> dict:
         """Updates every reported number, and returns them."""
         values = dict(losses)
-        heads = {"": "fused"}
-        if isinstance(outputs, dict):
-            heads = {f"{head}_": head for head in ("class", "distillation", "fused")}
         true_class = labels
         if len(labels.shape) == 2:  # a distribution: the class with the largest share
             true_class = ops.argmax(labels, axis=-1)
-        for prefix, head in heads.items():
+        for prefix, head in self.reported_heads.items():
             guess = ops.argmax(head_logits(outputs, head), axis=-1)
             values[f"{prefix}accuracy"] = _equal(guess, true_class)
             if teacher_logits is not None:

@@ -27,13 +27,13 @@ setup(
         "importlib_resources>=6",  # tensorflow-datasets imports it without saying so
         "keras>=3.15,<3.16",
         "keras-cv>=0.9,<0.10",
-        "matplotlib>=3.10,<4",
+        "matplotlib>=3.11,<4",
         "numpy>=2.0,<3",
         "rich>=14,<16",
         "scikit-learn>=1.6,<2",
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
-        "tensorflow-datasets>=4.9.9,<5",
+        "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
         "dev": [

@@ -164,7 +164,7 @@ def test_loads_both_splits_of_the_digits():
 
 
 def test_the_augmentation_and_the_crop_of_a_load_can_be_chosen():
-    batches = load("digits", batch_size=2, augmentation=WHOLE, crop_ratio=0.5)
+    batches = load("digits", 32, 2, augmentation=WHOLE, crop_ratio=0.5)
     train, validation = batches.sources
     example_id = int(epoch_order(0, 0, train.num_examples)[0])
     image = next(iter(train.in_order().skip(example_id)))["image"]
@@ -203,8 +203,34 @@ def test_an_evaluation_batch_of_no_image_is_refused(source):
 
 def test_what_load_is_given_is_checked():
     with pytest.raises(ValueError, match=r"between 1 and the 1438 images of 'digits'"):
-        load("digits", batch_size=2000)
+        load("digits", 32, batch_size=2000)
     with pytest.raises(ValueError, match=r"`crop_ratio` must be in \(0, 1\]"):
-        load("digits", crop_ratio=2.0)
+        load("digits", 32, 64, crop_ratio=2.0)
+    with pytest.raises(ValueError, match=r"`image_size` must be .*image_size=0"):
+        load("digits", 0, 64)
     with pytest.raises(FileNotFoundError, match="There is no folder 'no_such_place'"):
-        load("no_such_place")
+        load("no_such_place", 32, 64)
+
+
+def test_one_number_is_the_side_of_a_square(source, monkeypatch):
+    monkeypatch.setattr("keras_deit.data.pipeline.load_source", lambda *_: source)
+    batches = load("noise", 8, batch_size=2)
+    for dataset in (batches.train, batches.validation):
+        assert tuple(dataset.element_spec[0].shape) == (2, 8, 8, 3)
+
+
+@pytest.mark.parametrize("download", [False, True])
+def test_load_asks_for_both_splits_and_says_whether_to_download(
+    source, monkeypatch, download
+):
+    asked = []
+
+    def load_source(*arguments):
+        asked.append(arguments)
+        return source
+
+    monkeypatch.setattr("keras_deit.data.pipeline.load_source", load_source)
+    batches = load("pets", SIZE, batch_size=2, download=download)
+    assert asked == [("pets", "train", download), ("pets", "validation", download)]
+    assert batches.sources == (source, source)
+    assert batches.steps_per_epoch == 3

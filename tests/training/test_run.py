@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_deit.training.recipe import Recipe, recipe_from_json
-from keras_deit.training.run import Result, train
+from keras_deit.training.run import Result, accuracy_name, train
 
 TINY = Recipe(
     variant="deit_micro_patch4_32",
@@ -284,3 +284,26 @@ def test_the_size_and_the_crop_of_the_recipe_reach_the_views(tmp_path, monkeypat
         "label_smoothing": 0.25,
         "download": True,
     }
+
+
+def test_a_finished_run_that_is_replaced_is_not_finished_until_the_new_one_is(
+    tmp_path, monkeypatch
+):
+    for name in ("recipe.json", "result.json", "history.csv"):
+        (tmp_path / name).write_text("{}")
+
+    def fit(self, *arguments, **more_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_deit.training.run.Distiller.fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, tmp_path, overwrite=True)
+    assert recipe_from_json((tmp_path / "recipe.json").read_text()) == TINY
+    assert not (tmp_path / "result.json").exists()
+    assert not (tmp_path / "history.csv").exists()
+
+
+def test_the_accuracy_that_counts_is_that_of_the_fused_heads():
+    heads = ("class_accuracy", "distillation_accuracy", "fused_accuracy")
+    assert accuracy_name(heads) == "fused_accuracy"
+    assert accuracy_name(("loss", "accuracy", "agreement")) == "accuracy"

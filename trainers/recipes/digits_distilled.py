@@ -12,12 +12,12 @@ from keras_deit.training.recipe import Recipe
 RECIPE = Recipe(
     variant="deit_micro_distilled_patch4_32",
     dataset="digits",
-    crop_area=(0.75, 1.0),
-    crop_aspect_ratio=(0.8, 1.25),
+    crop_area=(0.8, 1.0),
+    crop_aspect_ratio=(0.85, 1.18),
     flip=False,  # a mirrored 2 is no 2
-    epochs=30,
+    epochs=36,
     batch_size=32,
-    learning_rate=3e-3,
+    learning_rate=2e-3,
     learning_rate_batch=None,
     warmup_epochs=3,
     kind="hard",

@@ -1,0 +1,131 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trainers.__main__ import PROGRAMS, main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
+def test_help_lists_the_programs_and_what_they_do(run_program, arguments):
+    done = run_program(*arguments)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("python -m trainers PROGRAM [flags]")
+    assert "PROGRAM --help explains the flags" in done.out
+    for program in PROGRAMS:
+        (line,) = (x for x in done.out.splitlines() if x.split()[:1] == [program])
+        assert line.endswith(".")
+        assert len(line.split()) > 4
+
+
+def test_without_arguments_the_command_line_counts(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["trainers", "train", "--help"])
+    assert main() == 0
+    assert "--recipe" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_a_program_explains_its_flags(run_program, program, flag):
+    done = run_program(program, flag)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"python -m trainers {program} [flags]")
+    assert f"python -m trainers {program} --" in done.out.partition("Flags:")[0]
+    assert "  --debug\n      Show where an error is." in done.out
+    assert "  --output\n" in done.out or program == "evaluate"
+
+
+def test_help_names_choices_and_defaults(run_program):
+    said = run_program("export", "--help").out
+    assert "--head=<fused|fused_softmax|class|distillation>" in said
+    assert "What to export. Default: " in said
+    said = run_program("train", "--help").out
+    assert "--kind=<none|soft|hard>" in said
+    assert "Default: digits_distilled." in said
+
+
+def test_help_comes_at_once_and_without_tensorflow():
+    command = [sys.executable, "-X", "importtime", "-m", "trainers", "train", "--help"]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert time.monotonic() - start < 5
+    assert done.returncode == 0, done.stderr
+    assert "--teacher" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "absl.flags" in imported
+    assert not {"tensorflow", "keras", "numpy", "keras_deit"} & imported
+
+
+def test_an_unknown_program_is_refused(refusal):
+    message = refusal("trian", "--output=run")
+    assert message.startswith("There is no program 'trian'. Programs: train_teacher, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (
+            ("train", "--outptu=run"),
+            ("Unknown command line flag 'outptu'", "Did you mean: output"),
+        ),
+        (("train", "--epochs=1"), ("--output must have a value",)),
+        (("evaluate", "--model=m.keras"), ("--dataset must have a value",)),
+        (("export", "--output=m"), ("--model must have a value",)),
+        (
+            ("train", "--output=run", "--kind=medium"),
+            ("--kind=medium", "none|soft|hard"),
+        ),
+        (("train", "--output=run", "--epochs=many"), ("--epochs=many",)),
+        (
+            ("export", "--model=m", "--output=m", "--head=tail"),
+            ("--head=tail", "fused|fused_softmax"),
+        ),
+    ],
+)
+def test_a_wrong_flag_is_refused_with_a_way_to_the_flags(
+    refusal, monkeypatch, tmp_path, arguments, parts
+):
+    monkeypatch.chdir(tmp_path)
+    message = refusal(*arguments)
+    for part in parts:
+        assert part in message
+    assert f"(python -m trainers {arguments[0]} --help lists the flags)" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rest", [("digits",), ("digits", "more")])
+def test_what_is_no_flag_is_refused(refusal, rest):
+    message = refusal("train", "--output=run", *rest)
+    assert message == f"Flags look like --name=value. Received: {' '.join(rest)}."
+
+
+def test_debug_shows_where_an_error_is(tmp_path):
+    arguments = ["train", f"--output={tmp_path}/run", "--recipe=digits_plan"]
+    with pytest.raises(ValueError, match="Did you mean 'digits_plain'"):
+        main([*arguments, "--debug"])
+
+
+def test_the_keyboard_stops_a_program(monkeypatch, run_program, tmp_path):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_deit.training.run.train", stop)
+    done = run_program("train", "--recipe=digits_plain", f"--output={tmp_path}/run")
+    assert done.code == 130
+    assert done.err == "error: Stopped by the keyboard.\n"
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, FileNotFoundError])
+def test_a_run_that_goes_wrong_ends_in_its_message(
+    monkeypatch, refusal, tmp_path, error
+):
+    def fail(*arguments):
+        raise error("The disk is full.")
+
+    monkeypatch.setattr("keras_deit.training.run.train", fail)
+    arguments = ("train", "--recipe=digits_plain", f"--output={tmp_path}/run")
+    assert refusal(*arguments) == "The disk is full."

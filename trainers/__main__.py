@@ -3,6 +3,7 @@
 import os
 import sys
 import textwrap
+from difflib import get_close_matches
 from importlib import import_module
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own chatter
@@ -25,7 +26,10 @@ def main(argv: list[str] | None = None) -> int:
         print(_overview())
         return 0
     if name not in PROGRAMS:
-        return _fail(f"There is no program {name!r}. Programs: {', '.join(PROGRAMS)}.")
+        near = get_close_matches(name, PROGRAMS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        programs = ", ".join(PROGRAMS)
+        return _fail(f"There is no program {name!r}.{hint} Programs: {programs}.")
     program = import_module(f"trainers.{name}")
     values = flags.FlagValues()
     program.define_flags(values)
@@ -49,10 +53,16 @@ def _run(program, values: flags.FlagValues, arguments: list[str]) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if values.debug:
             raise
-        return _fail(str(error))
+        return _fail(_message(error))
     except KeyboardInterrupt:
         return _fail("Stopped by the keyboard.", code=130)
     return 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _fail(message: str, code: int = 1) -> int:
@@ -64,11 +74,11 @@ def _explained(values: flags.FlagValues) -> str:
     """One paragraph for each flag: its name, its help, its default."""
     paragraphs = []
     for flag in (values[name] for name in sorted(values)):
-        default = f" Default: {flag.default}." if flag.default not in (None, []) else ""
-        choices = getattr(flag.parser, "enum_values", None)
-        name = f"--{flag.name}" + (f"=<{'|'.join(choices)}>" if choices else "")
-        text = textwrap.indent(textwrap.fill(f"{flag.help}{default}", 80), " " * 6)
-        paragraphs.append(f"  {name}\n{text}")
+        text = flag.help
+        if flag.default not in (None, []):
+            text += f" Default: {flag.default_as_str.strip(chr(39))}."
+        text = textwrap.indent(textwrap.fill(text, 80), " " * 6)
+        paragraphs.append(f"  --{flag.name}\n{text}")
     return "\n".join(paragraphs)
 
 

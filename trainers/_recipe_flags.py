@@ -27,7 +27,10 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "epochs", None, "In place of the recipe's.", flag_values=values
+        "epochs",
+        None,
+        "In place of the recipe's; the warm-up keeps its share.",
+        flag_values=values,
     )
     flags.DEFINE_multi_string(
         "set",
@@ -49,17 +52,22 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
 
 def effective_recipe(values: flags.FlagValues, **changes):
     """The recipe that was asked for, with all changes; those that are None are none."""
+    from keras_deit._checks import check
     from keras_deit.training.recipe import recipe_from_dict
     from trainers.recipes import find_recipe
 
-    changes |= {"dataset": values.dataset, "epochs": values.epochs}
+    recipe = find_recipe(values.recipe)
+    if values.epochs is not None:
+        check(values.epochs >= 1, "`epochs` must be at least 1.", epochs=values.epochs)
+        recipe = recipe.over(values.epochs)
+    changes |= {"dataset": values.dataset}
     changes = {name: value for name, value in changes.items() if value is not None}
     for item in values["set"].value:
         name, equals, text = item.partition("=")
         if not equals:
             raise ValueError(f"--set needs field=value. Received: --set={item}")
         changes[name] = _json_or_text(text)
-    return recipe_from_dict(asdict(find_recipe(values.recipe)) | changes)
+    return recipe_from_dict(asdict(recipe) | changes)
 
 
 def _json_or_text(text: str):

@@ -76,8 +76,9 @@ def _train_all(output: Path, epochs: int | None) -> dict:
     from trainers.recipes import find_recipe
 
     def run(step, name, recipe, program, **changes):
-        changes |= {} if epochs is None else {"epochs": epochs}
         recipe_with_changes = replace(find_recipe(recipe), **changes)
+        if epochs is not None:
+            recipe_with_changes = recipe_with_changes.over(epochs)
         teacher = f" --teacher={changes['teacher']}" if "teacher" in changes else ""
         print(
             f"\n--- {step} of 3: python -m trainers {program} --recipe={recipe}"

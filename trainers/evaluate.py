@@ -37,6 +37,7 @@ def main(values: flags.FlagValues) -> None:
     """Prints the table."""
     from keras_deit.data.pipeline import evaluation_batches
     from keras_deit.data.sources import load_source, naming_unreadable_images
+    from keras_deit.models.inference import input_size
     from keras_deit.models.preprocessing import preprocessing_of
     from keras_deit.training.evaluation import evaluate
     from keras_deit.training.report import print_scores
@@ -46,7 +47,7 @@ def main(values: flags.FlagValues) -> None:
     source = load_source(values.dataset, "validation", values.download)
     batches = evaluation_batches(
         source,
-        model.inputs[0].shape[1:3],
+        input_size(model),
         values.batch_size,
         preprocessing_of(model).crop_ratio,
     )

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from keras_deit._checks import check, check_choice
 from keras_deit.data.geometry import decode_image
-from keras_deit.data.views import epoch_order, epoch_seed
+from keras_deit.data.views import epoch_order
 
 SPLITS = ("train", "validation")
 VALIDATION_NAMES = ("validation", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-SHUFFLE_BUFFER = 10_000
+SHUFFLE_WINDOW = 10_000  # examples of a stream that are shuffled together
 SPLIT_SEED = 0  # of the held-out part, where a source has none of its own
 
 
@@ -124,7 +124,13 @@ def _digits(split: str) -> Source:
 
 def _folder(root: Path, split: str) -> Source:
     second = next((n for n in VALIDATION_NAMES if (root / n).is_dir()), None)
-    has_splits = (root / "train").is_dir() and second is not None
+    train = root / "train"
+    has_splits = train.is_dir() and any(p.is_dir() for p in train.iterdir())
+    check(
+        second is not None or not has_splits,
+        f"A folder with `train` must also hold one of {list(VALIDATION_NAMES)}.",
+        folder=str(root),
+    )
     class_names = _class_folders(root / "train" if has_splits else root)
     if has_splits:
         theirs = _class_folders(root / second)
@@ -164,7 +170,11 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _images(folder: Path) -> list[Path]:
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
+    files = [
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()
+    ]
     check(
         bool(files),
         f"Each class folder must hold images ({', '.join(IMAGE_SUFFIXES)}).",
@@ -187,27 +197,43 @@ def _tensorflow_datasets(name: str, split: str, download: bool) -> Source:
         spec = "train" if second else "train[:90%]"
     else:
         spec = second or "train[90%:]"
-    dataset = builder.as_dataset(split=spec, shuffle_files=False)
+    numbered = _encoded(builder, spec)
 
-    def example(index, features):
-        return {"image": features["image"], "label": features["label"], "id": index}
-
-    numbered = dataset.enumerate().map(example)
+    def decoded(example):
+        return {**example, "image": decode_image(example["image"])}
 
     def shuffled(seed, epoch):
-        return numbered.shuffle(
-            SHUFFLE_BUFFER,
-            seed=epoch_seed(seed, epoch),
-            reshuffle_each_iteration=False,
-        )
+        def shuffle(window, examples):
+            size = tf.shape(examples["id"])[0]
+            order = epoch_order(seed, epoch, size, window)
+            return {name: tf.gather(x, order) for name, x in examples.items()}
+
+        windows = numbered.batch(SHUFFLE_WINDOW).enumerate().map(shuffle)
+        return windows.unbatch().map(decoded, tf.data.AUTOTUNE)
 
     return Source(
         name,
         tuple(info.features["label"].names),
         info.splits[spec].num_examples,
-        in_order=lambda: numbered,
+        in_order=lambda: numbered.map(decoded, tf.data.AUTOTUNE),
         shuffled=shuffled,
     )
+
+
+def _encoded(builder, split: str) -> tf.data.Dataset:
+    """The examples in the order of their files, numbered, the images not decoded."""
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders={"image": tfds.decode.SkipDecoding()},
+    )
+
+    def example(index, features):
+        return {"image": features["image"], "label": features["label"], "id": index}
+
+    return dataset.enumerate().map(example)
 
 
 def _builder(name: str, download: bool):
@@ -221,7 +247,13 @@ def _builder(name: str, download: bool):
             "that name. Give 'digits', an existing folder, or a name listed at "
             "https://www.tensorflow.org/datasets."
         )
-    builder = tfds.builder(name, try_gcs=False)
+    try:
+        builder = tfds.builder(name, try_gcs=False)
+    except Exception as error:  # of many kinds, for a wrong version or config
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"TensorFlow Datasets has no {name!r}: {reason}"
+        ) from error
     if builder.is_prepared():
         return builder
     if not download:
@@ -249,7 +281,7 @@ def naming_unreadable_images(*sources: Source) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         paths = [path for source in sources for path in source.paths]
         unreadable = [path for path in paths if not _is_readable(path)]
         if not unreadable:
@@ -263,6 +295,6 @@ def naming_unreadable_images(*sources: Source) -> Iterator[None]:
 def _is_readable(path: str) -> bool:
     try:
         decode_image(tf.io.read_file(path))
-    except tf.errors.InvalidArgumentError:
+    except tf.errors.OpError:
         return False
     return True

@@ -33,23 +33,20 @@ def _uniform(key, shape, low=0.0, high=1.0):
     return tf.random.stateless_uniform(shape, key, low, high, alg="philox")
 
 
-def epoch_seed(seed, epoch):
-    """Derives a seed for the order of one epoch: a number, int64, shape ()."""
-    return _fold(_key(seed, _ORDER), epoch)[0]
-
-
-def epoch_order(seed, epoch, num_examples: int):
+def epoch_order(seed, epoch, num_examples, window=0):
     """Draws the order of the examples in one epoch.
 
     Args:
         seed: Seed of the run.
         epoch: Number of the epoch, from 0.
         num_examples: How many examples there are.
+        window: Number of the part that is ordered, from 0, where a source that cannot
+            be read in any order is shuffled part by part.
 
     Returns:
-        A permutation of the example ids, int64, shape (num_examples,).
+        A permutation of the numbers below `num_examples`, int64, (num_examples,).
     """
-    key = _fold(_key(seed, _ORDER), epoch)
+    key = _fold(_key(seed, _ORDER), epoch, window)
     ids = tf.range(num_examples, dtype=tf.int64)
     return tf.random.experimental.stateless_shuffle(ids, key, alg="philox")
 

@@ -11,8 +11,8 @@ from keras_deit.distillation.losses import (
     label_cross_entropy,
     soft_distillation,
 )
-from keras_deit.distillation.teacher import Teacher, symbolic_output
-from keras_deit.models.inference import head_logits
+from keras_deit.distillation.teacher import Teacher
+from keras_deit.models.inference import head_logits, model_output
 
 KINDS = ("none", "soft", "hard")
 
@@ -113,7 +113,7 @@ class Distiller(keras.Model):
         self.num_classes = _check_classes(student, self.teacher)
         # Prefix of the reported names -> head, as `head_logits` knows it.
         self.reported_heads = {"": "fused"}
-        if isinstance(symbolic_output(student), dict):
+        if isinstance(model_output(student), dict):
             self.reported_heads = {
                 f"{head}_": head for head in ("class", "distillation", "fused")
             }
@@ -290,7 +290,7 @@ def _as_teacher(teacher, kind: str) -> Teacher | None:
 
 def _check_classes(student: keras.Model, teacher: Teacher | None) -> int:
     """Number of classes, after making sure that all heads and the teacher agree."""
-    outputs = symbolic_output(student)
+    outputs = model_output(student)
     check(
         not isinstance(outputs, dict) or set(outputs) == {"class", "distillation"},
         "`student` must return logits, or a dict of 'class' and 'distillation'.",

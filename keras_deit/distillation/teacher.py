@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit.models.factory import image_height_and_width
-from keras_deit.models.inference import inference_model
+from keras_deit.models.inference import inference_model, model_output
 from keras_deit.weights.loader import load_model
 
 
@@ -33,8 +33,9 @@ class Teacher:
             probabilities, and their logarithms are the logits.
 
     Raises:
-        ValueError: If the model does not end in one output of classes, or ends in a
-            softmax while `from_logits` is True, or `classes` names one that it lacks.
+        ValueError: If the model does not take RGB images, does not end in one output of
+            classes, or ends in a softmax while `from_logits` is True; or if `classes`
+            names one that it lacks.
         FileNotFoundError: If there is no such file.
 
     Example:
@@ -60,14 +61,20 @@ class Teacher:
             "`model` must be a Keras model or the path of a .keras file.",
             model=model,
         )
-        if isinstance(symbolic_output(model), dict):
+        if isinstance(model_output(model), dict):
             model = inference_model(model)
-        output = symbolic_output(model)
+        output = model_output(model)
         shape = getattr(output, "shape", ())
         check(
             len(shape) == 2 and shape[-1] is not None,
             "The teacher must have one output of shape (B, Y).",
             output=output,
+        )
+        image = tuple(model.inputs[0].shape)
+        check(
+            len(image) == 4 and image[-1] == 3,
+            "The teacher must take RGB images, (B, height, width, 3).",
+            input_shape=image,
         )
         check(
             not (from_logits and _ends_in_softmax(model)),
@@ -83,9 +90,7 @@ class Teacher:
         self.classes = classes
         self.num_classes = shape[-1] if classes is None else len(classes)
         self.image_size = (
-            model.inputs[0].shape[1:3]
-            if image_size is None
-            else image_height_and_width(image_size)
+            image[1:3] if image_size is None else image_height_and_width(image_size)
         )
         self.preprocess = preprocess
         self.from_logits = from_logits
@@ -103,21 +108,6 @@ class Teacher:
         if self.classes is not None:
             outputs = tf.gather(outputs, self.classes, axis=-1)
         return tf.stop_gradient(outputs)
-
-
-def symbolic_output(model: keras.Model):
-    """Reads the structure of a model's output, as `keras.KerasTensor`s.
-
-    Raises:
-        ValueError: If the model does not know its input yet.
-    """
-    check(
-        bool(getattr(model, "inputs", None)),
-        "The model must know its input: build it with `keras.Input`.",
-        model=model.name,
-    )
-    image = model.inputs[0]
-    return model.compute_output_spec(keras.KerasTensor(image.shape, image.dtype))
 
 
 def _ends_in_softmax(model: keras.Model) -> bool:

@@ -10,7 +10,7 @@ from keras_deit._checks import check, check_choice
 from keras_deit.data.geometry import evaluation_view
 from keras_deit.export.certificate import certify, check_images, check_labels, compare
 from keras_deit.export.files import unfinished
-from keras_deit.models.inference import inference_model
+from keras_deit.models.inference import inference_model, input_size
 from keras_deit.models.preprocessing import preprocessing_of
 
 PRECISIONS = ("float32",)
@@ -87,7 +87,7 @@ def _convert(model: keras.Model, folder: Path) -> bytes:
         logits = model(pixels, training=False)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
-    shape = (1, *model.inputs[0].shape[1:])
+    shape = (1, *input_size(model), 3)
     archive = keras.export.ExportArchive()
     archive.add_endpoint(
         "serving_default",
@@ -137,7 +137,7 @@ def _comparison(content: bytes, model: keras.Model, images: list[np.ndarray]):
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(model_content=content).get_signature_runner("serving_default")
-    size, crop_ratio = model.inputs[0].shape[1:3], preprocessing_of(model).crop_ratio
+    size, crop_ratio = input_size(model), preprocessing_of(model).crop_ratio
     pixels = np.stack([evaluation_view(i, size, crop_ratio) for i in images])
     pixels = pixels.astype(np.float32)
     received = [run(pixels=image[None])["logits"][0] for image in pixels]

@@ -10,7 +10,7 @@ from keras_deit._checks import check
 from keras_deit.data.geometry import decode_image, evaluation_view
 from keras_deit.export.certificate import certify, check_images, check_labels, compare
 from keras_deit.export.files import unfinished
-from keras_deit.models.inference import inference_model
+from keras_deit.models.inference import inference_model, input_size
 from keras_deit.models.preprocessing import preprocessing_of
 
 
@@ -80,7 +80,7 @@ def saved_model(
 
 
 def _archive(model: keras.Model, labels: list[str], k: int):
-    height_width = model.inputs[0].shape[1:3]
+    height_width = input_size(model)
     crop_ratio = preprocessing_of(model).crop_ratio
 
     def answer(pixels):
@@ -121,7 +121,7 @@ def _archive(model: keras.Model, labels: list[str], k: int):
 def _comparisons(artifact: Path, model: keras.Model, images: list[np.ndarray]) -> dict:
     """Runs every signature of the saved artifact on the images."""
     signatures = tf.saved_model.load(str(artifact)).signatures
-    height_width = model.inputs[0].shape[1:3]
+    height_width = input_size(model)
     crop_ratio = preprocessing_of(model).crop_ratio
     pairs = [(tf.io.encode_png(i), tf.io.encode_jpeg(i)) for i in images]
     files = tf.stack([one for pair in pairs for one in pair])

@@ -23,6 +23,17 @@ def image_height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]
     return tuple(pair)
 
 
+def _check_kind(name: str, value, example) -> None:
+    """Refuses a value of another kind than the variant's own; None stands for text."""
+    kind = str if example is None else type(example)
+    kinds = (float, int) if kind is float else (kind,)
+    check(
+        type(value) in kinds or (value is None and example is None),
+        f"`{name}` must be {' or '.join(k.__name__ for k in kinds)}.",
+        **{name: value},
+    )
+
+
 def build_model(
     name: str,
     num_classes: int = 1000,
@@ -50,8 +61,9 @@ def build_model(
     )
     variant = VARIANTS[name]
     known = {field.name for field in fields(variant.config)}
-    for override in overrides:
+    for override, value in overrides.items():
         check_choice("override", override, known)
+        _check_kind(override, value, getattr(variant.config, override))
     if image_size is not None:
         overrides["image_size"] = image_height_and_width(image_size)
     config = replace(variant.config, num_classes=num_classes, **overrides)

@@ -10,6 +10,38 @@ from keras_deit._checks import check, check_choice
 HEADS = ("fused", "fused_softmax", "class", "distillation")
 
 
+def model_output(model: keras.Model):
+    """Reads what a model returns, symbolically: a tensor, or a dict of tensors.
+
+    Raises:
+        ValueError: If the model does not know its input yet.
+    """
+    check(
+        bool(getattr(model, "inputs", None)),
+        "The model must know its input: build it with `keras.Input`.",
+        model=model.name,
+    )
+    is_sequential = isinstance(model, keras.Sequential)
+    return model.outputs[0] if is_sequential else model.output
+
+
+def input_size(model: keras.Model) -> tuple[int, int]:
+    """Reads the height and width of a model's input, in pixels.
+
+    Raises:
+        ValueError: If the model does not take RGB images of one known size.
+    """
+    model_output(model)  # it must know its input
+    shape = tuple(model.inputs[0].shape)
+    check(
+        len(model.inputs) == 1 and len(shape) == 4 and None not in shape[1:3],
+        "The model must take RGB images of one size, (B, height, width, 3).",
+        model=model.name,
+        input_shape=shape,
+    )
+    return shape[1:3]
+
+
 def head_logits(outputs, head: str):
     """Reads one tensor of logits from what a model returned.
 
@@ -58,5 +90,5 @@ def inference_model(model: keras.Model, head: str = "fused") -> keras.Model:
         approach: joint classifiers"; official code `models.py`,
         `DistilledVisionTransformer.forward`.
     """
-    logits = head_logits(model.output, head)
+    logits = head_logits(model_output(model), head)
     return keras.Model(model.inputs[0], logits, name=f"{model.name}_{head}")

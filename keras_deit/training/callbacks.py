@@ -9,8 +9,11 @@ import keras
 def save_model(model: keras.Model, path: Path) -> None:
     """Saves a model so that `path` is never a half-written file."""
     partial = path.with_name(f".partial-{path.name}")
-    model.save(partial)
-    partial.replace(path)
+    try:
+        model.save(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class SaveStudent(keras.callbacks.Callback):
@@ -51,5 +54,5 @@ class StopIfNotFinite(keras.callbacks.Callback):
             raise RuntimeError(
                 f"The loss is {logs['loss']} in epoch {self.epoch + 1}, step "
                 f"{batch + 1}. Try a smaller learning rate, a longer warm-up, or "
-                "float32; the weights of the epoch before are saved."
+                "float32; last.keras holds the weights of the epoch before, if any."
             )

@@ -5,14 +5,15 @@ import time
 import keras
 import tensorflow as tf
 
-from keras_deit.models.inference import head_logits
+from keras_deit._checks import check
+from keras_deit.models.inference import head_logits, model_output
 
 HEAD_NAMES = ("class", "distillation", "fused")
 
 
 def heads_of(model: keras.Model) -> tuple[str, ...]:
     """Names the heads that can be evaluated: one, or three with a distillation head."""
-    return HEAD_NAMES if isinstance(model.output, dict) else ("class",)
+    return HEAD_NAMES if isinstance(model_output(model), dict) else ("class",)
 
 
 def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, dict]:
@@ -26,8 +27,19 @@ def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, dict]:
     Returns:
         For each head, `top1` and `top5`: shares of the images whose class is the best,
         or among the five best, in [0, 1].
+
+    Raises:
+        ValueError: If model and dataset differ in their number of classes.
     """
     heads = heads_of(model)
+    model_classes = head_logits(model_output(model), heads[-1]).shape[-1]
+    data_classes = batches.element_spec[1].shape[-1]
+    check(
+        model_classes == data_classes,
+        "Model and dataset must have the same classes.",
+        model_classes=model_classes,
+        dataset_classes=data_classes,
+    )
 
     @tf.function(autograph=False)
     def count(pixels, labels, weight):

@@ -1,7 +1,8 @@
 """A recipe: everything that decides what a run computes."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 
 from keras_deit.distillation.distiller import KINDS
@@ -80,6 +81,11 @@ class Recipe:
             return self.learning_rate
         return self.learning_rate * self.batch_size / self.learning_rate_batch
 
+    def over(self, epochs: int) -> "Recipe":
+        """The same recipe over another number of epochs; warm-up keeps its share."""
+        share = self.warmup_epochs / self.epochs
+        return replace(self, epochs=epochs, warmup_epochs=share * epochs)
+
     def to_json(self) -> str:
         """Writes the recipe as JSON, every field in its place."""
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -105,7 +111,19 @@ def _is_share(value) -> bool:
 
 
 def _is_rate(value) -> bool:
-    return value >= 0
+    return 0 <= value < math.inf
+
+
+def _is_positive(value) -> bool:
+    return 0 < value < math.inf
+
+
+def _is_overrides(value) -> bool:
+    return isinstance(value, dict) and not {"image_size", "num_classes"} & set(value)
+
+
+def _is_seed(value) -> bool:
+    return type(value) is int and 0 <= value < 2**32
 
 
 RULES = {
@@ -122,20 +140,21 @@ RULES = {
     ),
     "flip": ("true or false", lambda v: isinstance(v, bool)),
     "label_smoothing": ("in [0, 1]", _is_share),
-    "model_overrides": ("an object", lambda v: isinstance(v, dict)),
+    "model_overrides": ("an object without image_size, num_classes", _is_overrides),
     "epochs": ("a whole number of at least 1", _is_count),
     "batch_size": ("a whole number of at least 1", _is_count),
-    "learning_rate": ("positive", lambda v: v > 0),
+    "learning_rate": ("positive and finite", _is_positive),
     "learning_rate_batch": ("at least 1, or null", _is_count_or_none),
-    "warmup_epochs": ("at least 0", _is_rate),
-    "warmup_learning_rate": ("at least 0", _is_rate),
-    "min_learning_rate": ("at least 0", _is_rate),
-    "weight_decay": ("at least 0", _is_rate),
+    "warmup_epochs": ("at least 0 and finite", _is_rate),
+    "warmup_learning_rate": ("at least 0 and finite", _is_rate),
+    "min_learning_rate": ("at least 0 and finite", _is_rate),
+    "weight_decay": ("at least 0 and finite", _is_rate),
     "kind": (f"one of {list(KINDS)}", lambda v: v in KINDS),
     "alpha": ("in [0, 1]", _is_share),
-    "temperature": ("positive", lambda v: v > 0),
+    "temperature": ("positive and finite", _is_positive),
     "reduction": (f"one of {list(REDUCTIONS)}", lambda v: v in REDUCTIONS),
-    "seed": ("a whole number", lambda v: isinstance(v, int)),
+    "teacher": ("a path or null", lambda v: v is None or isinstance(v, str)),
+    "seed": ("a whole number from 0 to 2**32 - 1", _is_seed),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from keras_deit.training.recipe import Recipe
 from keras_deit.training.report import plot_curves, print_scores, read_history
 from keras_deit.training.schedules import learning_rate_schedule
 from keras_deit.weights.create import create_model
+
+OF_A_RUN = ("result.json", "history.csv", "curves.png", "last.keras", "best.keras")
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
 def _begin(output: Path, recipe: Recipe, batches: Batches) -> None:
     """Makes the folder of the run; what an earlier one left there is no longer true."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / "result.json").unlink(missing_ok=True)
-    (output / "history.csv").unlink(missing_ok=True)
+    for name in OF_A_RUN:
+        (output / name).unlink(missing_ok=True)
+    shutil.rmtree(output / "tensorboard", ignore_errors=True)
     (output / "recipe.json").write_text(recipe.to_json())
     (output / "labels.txt").write_text("\n".join(batches.class_names) + "\n")
 

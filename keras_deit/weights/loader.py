@@ -54,7 +54,7 @@ def load_model(path: str | Path) -> keras.Model:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no `.keras` file.
+        ValueError: If it is no whole `.keras` file, or holds something unknown.
     """
     path = _existing(path)
     check(
@@ -62,7 +62,10 @@ def load_model(path: str | Path) -> keras.Model:
         "A model must be a whole .keras file, as `model.save` writes it.",
         path=str(path),
     )
-    return keras.models.load_model(path, compile=False)
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ValueError(f"{str(path)!r} holds no model: {str(error)[:500]}") from error
 
 
 def _existing(path: str | Path) -> Path:

@@ -211,6 +211,32 @@ def test_a_dataset_of_tensorflow_datasets_has_an_order_for_each_run(cifar10):
         assert example["image"].numpy().tobytes() == by_id[int(example["id"])]
 
 
+def test_a_dataset_of_tensorflow_datasets_has_an_order_for_each_epoch(cifar10):
+    source = cifar10[0]
+    assert ids(source.shuffled(0, 1)) != ids(source.shuffled(0, 2))
+
+
+def test_an_order_does_not_depend_on_where_it_is_drawn_or_on_the_global_seed(cifar10):
+    source = cifar10[0]
+    order = ids(source.shuffled(0, 1))
+    epochs = tf.data.Dataset.range(1, 2)
+    assert ids(epochs.flat_map(lambda epoch: source.shuffled(0, epoch))) == order
+    tf.random.set_seed(17)
+    assert ids(source.shuffled(0, 1)) == order
+
+
+def test_a_stream_is_shuffled_window_by_window(cifar10, monkeypatch):
+    monkeypatch.setattr("keras_deit.data.sources.SHUFFLE_WINDOW", 10)
+    order = ids(cifar10[0].shuffled(0, 1))
+    windows = [order[:10], order[10:20], order[20:]]
+    assert [sorted(w) for w in windows] == [
+        list(range(10)),
+        list(range(10, 20)),
+        list(range(20, 24)),
+    ]
+    assert windows[0] != [i - 10 for i in windows[1]]
+
+
 def test_a_dataset_with_one_split_has_its_last_tenth_held_out(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
@@ -346,3 +372,21 @@ def test_other_errors_of_tensorflow_pass(tmp_path, write_images):
 def test_where_nothing_fails_nothing_is_raised(digits):
     with naming_unreadable_images(*digits):
         pass
+
+
+def test_refuses_a_folder_of_training_images_alone(tmp_path, write_images):
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "train" / name, 2)
+    with pytest.raises(ValueError, match=r"`train` must also hold one of \['valid"):
+        load_source(str(tmp_path), "train")
+
+
+def test_a_class_may_be_called_train(tmp_path, write_images):
+    for name in ("car", "train"):
+        write_images(tmp_path / name, 5)
+    assert load_source(str(tmp_path), "train").class_names == ("car", "train")
+
+
+def test_a_version_that_does_not_exist_is_refused():
+    with pytest.raises(FileNotFoundError, match="has no 'mnist:9.9.9': "):
+        load_source("mnist:9.9.9", "train")

@@ -124,3 +124,11 @@ def test_refuses_a_softmax_taken_for_logits(layer):
 def test_refuses_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.keras"):
         Teacher(tmp_path / "none.keras")
+
+
+def test_refuses_a_teacher_that_takes_no_rgb_images():
+    grey = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    with pytest.raises(ValueError, match=r"RGB images.*input_shape=\(None, 8, 8, 1\)"):
+        Teacher(grey)

@@ -96,3 +96,20 @@ def test_refuses_an_image_that_is_no_whole_number_of_patches():
     received = r"Received: image_size=\(30, 30\), patch_size=4"
     with pytest.raises(ValueError, match=rule + received):
         build_model("deit_micro_patch4_32", image_size=30)
+
+
+@pytest.mark.parametrize(
+    ("override", "kinds"),
+    [
+        ({"depth": "3"}, "int"),
+        ({"depth": 2.0}, "int"),
+        ({"mlp_ratio": "4"}, "float or int"),
+        ({"distilled": 1}, "bool"),
+        ({"preprocessing": 3}, "Preprocessing"),
+        ({"dtype": 16}, "str"),
+    ],
+)
+def test_refuses_an_override_of_another_kind(override, kinds):
+    (name,) = override
+    with pytest.raises(ValueError, match=f"`{name}` must be {kinds}. Received: {name}"):
+        build_model("deit_micro_patch4_32", **override)

@@ -1,8 +1,14 @@
+import keras
 import numpy as np
 import pytest
 
 from keras_deit.models.factory import build_model
-from keras_deit.models.inference import HEADS, head_logits, inference_model
+from keras_deit.models.inference import (
+    HEADS,
+    head_logits,
+    inference_model,
+    input_size,
+)
 
 # The best class of the mean of the logits is 2, of the mean of the softmaxes 1.
 A, B = [[4.0, 0.0, 3.9]], [[0.0, 5.0, 3.0]]
@@ -94,3 +100,30 @@ def test_refuses_the_distillation_head_of_a_model_without_one():
     rule = "The model has one head, 'class'. "
     with pytest.raises(ValueError, match=f"{rule}Received: head='distillation'"):
         inference_model(model, "distillation")
+
+
+def test_a_sequential_model_has_one_head():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_array_equal(inference_model(model)(x), model(x))
+
+
+def test_refuses_a_model_that_does_not_know_its_input():
+    unbuilt = keras.Sequential([keras.layers.Dense(3)], name="unbuilt")
+    with pytest.raises(ValueError, match="must know its input.*Received: .*'unbuilt'"):
+        inference_model(unbuilt)
+
+
+@pytest.mark.parametrize("shape", [(4,), (None, None, 3)])
+def test_refuses_an_input_that_is_no_image_of_one_size(shape):
+    image = keras.Input(shape)
+    model = keras.Model(image, keras.layers.Dense(3)(image))
+    with pytest.raises(ValueError, match="RGB images of one size.*input_shape="):
+        input_size(model)
+
+
+def test_the_size_of_the_input_is_height_and_width():
+    assert input_size(build_model("deit_micro_patch4_32", image_size=(32, 48))) == (
+        32,
+        48,
+    )

@@ -29,7 +29,7 @@ def test_the_demo_walks_from_the_digits_to_the_artifacts(
 ):
     runs, models = tmp_path / "runs", tmp_path / "models" / "digits"
     done = run_program(
-        "demo", "--epochs=4", f"--output={runs}", f"--artifacts={models}"
+        "demo", "--epochs=1", f"--output={runs}", f"--artifacts={models}"
     )
     assert done.code == 0, done.err
     _, _, table = done.out.partition("Held-out digits, weights of the last epoch")

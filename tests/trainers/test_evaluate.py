@@ -23,16 +23,24 @@ def test_a_teacher_has_one_head(run_program, teacher, rows_of):
     assert [row[0] for row in rows_of(done.out)] == ["head", "class"]
 
 
-def test_an_unreadable_image_is_named(refusal, student, pets):
-    (pets / "train").mkdir()
-    for name in ("cat", "dog"):
-        (pets / name).rename(pets / "train" / name)
-        (pets / "val" / name).mkdir(parents=True)
-        (pets / "val" / name / "1.jpg").write_text("hello")
+def test_an_unreadable_image_is_named(refusal, student, tmp_path):
+    for split in ("train", "val"):
+        for digit in "0123456789":
+            (tmp_path / split / digit).mkdir(parents=True)
+            (tmp_path / split / digit / "1.jpg").write_text("hello")
+    (tmp_path / "val" / "0" / "1.jpg").unlink()
+    (tmp_path / "val" / "0" / "1.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "val" / "0" / "folder.jpg").mkdir()  # no image, whatever its name
+    model = f"--model={student.folder}/last.keras"
+    message = refusal("evaluate", model, f"--dataset={tmp_path}")
+    assert message.startswith("10 of 10 images cannot be decoded; remove or repair")
+    assert f"{tmp_path}/val/0/1.jpg, {tmp_path}/val/1/1.jpg, " in message
+
+
+def test_refuses_a_dataset_of_other_classes(refusal, student, pets):
     model = f"--model={student.folder}/last.keras"
     message = refusal("evaluate", model, f"--dataset={pets}")
-    assert message.startswith("2 of 2 images cannot be decoded; remove or repair them:")
-    assert f"{pets}/val/cat/1.jpg, {pets}/val/dog/1.jpg" in message
+    assert "same classes. Received: model_classes=10, dataset_classes=2" in message
 
 
 @pytest.mark.parametrize(

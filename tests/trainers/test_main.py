@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,18 +40,16 @@ def test_help_of_a_program_explains_its_flags(run_program, program, flag):
 
 def test_help_names_choices_and_defaults(run_program):
     said = run_program("export", "--help").out
-    assert "--head=<fused|fused_softmax|class|distillation>" in said
-    assert "What to export. Default: " in said
+    assert "<fused|fused_softmax|class|distillation>: Which head answers." in said
+    assert "What to export. Default: saved_model,tflite." in said
     said = run_program("train", "--help").out
-    assert "--kind=<none|soft|hard>" in said
+    assert "<none|soft|hard>: What the student learns" in said
     assert "Default: digits_distilled." in said
 
 
-def test_help_comes_at_once_and_without_tensorflow():
+def test_help_comes_without_importing_what_takes_seconds():
     command = [sys.executable, "-X", "importtime", "-m", "trainers", "train", "--help"]
-    start = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert time.monotonic() - start < 5
     assert done.returncode == 0, done.stderr
     assert "--teacher" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -62,7 +59,7 @@ def test_help_comes_at_once_and_without_tensorflow():
 
 def test_an_unknown_program_is_refused(refusal):
     message = refusal("trian", "--output=run")
-    assert message.startswith("There is no program 'trian'. Programs: train_teacher, ")
+    assert message.startswith("There is no program 'trian'. Did you mean 'train'? Pro")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from keras_deit.training.recipe import Recipe
+from keras_deit.training.schedules import learning_rate_schedule
 from trainers.recipes import find_recipe, list_recipes
 from trainers.recipes.digits_plain import RECIPE as PLAIN
 
@@ -56,3 +57,15 @@ def test_a_file_without_a_recipe_is_refused(tmp_path):
     path.write_text(json.dumps({"variant": PLAIN.variant, "datset": "digits"}))
     with pytest.raises(ValueError, match="no field 'datset'. Did you mean 'dataset'"):
         find_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_can_be_tried_for_one_epoch(name):
+    schedule = learning_rate_schedule(find_recipe(name).over(1), 44)
+    assert float(schedule(0)) < float(schedule(10))
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "bin.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"bin\.json: 'utf-8' codec"):
+        find_recipe(str(tmp_path / "bin.json"))

@@ -122,6 +122,7 @@ def test_flags_change_the_recipe(asked_for):
         PLAIN,
         dataset="pets",
         epochs=3,
+        warmup_epochs=PLAIN.warmup_epochs * 3 / PLAIN.epochs,
         kind="soft",
         teacher="t.keras",
         temperature=3,

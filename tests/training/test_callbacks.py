@@ -82,3 +82,13 @@ def test_a_loss_that_is_no_number_ends_the_run(loss):
     stop.on_train_batch_end(0, {"loss": 1.5})
     with pytest.raises(RuntimeError, match=rf"The loss is {loss} in epoch 3, step 5\."):
         stop.on_train_batch_end(4, {"loss": loss})
+
+
+def test_a_save_that_fails_leaves_no_partial_file(tmp_path):
+    def save_half(path):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        save_model(SimpleNamespace(save=save_half), tmp_path / "last.keras")
+    assert list(tmp_path.iterdir()) == []

@@ -148,3 +148,8 @@ def test_json_that_is_no_object_is_refused(text):
     message = "A recipe must be a JSON object. Received: " + repr(text)
     with pytest.raises(ValueError, match=re.escape(message)):
         recipe_from_json(text)
+
+
+def test_another_number_of_epochs_keeps_the_share_of_the_warm_up():
+    recipe = Recipe("regnety_002", "digits", epochs=100, warmup_epochs=5)
+    assert recipe.over(20) == replace(recipe, epochs=20, warmup_epochs=1)

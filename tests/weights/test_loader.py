@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,10 @@ def test_refuses_another_ending(name, tmp_path):
     rule = r"`path` must end in one of \['.keras', '.weights.h5'\]. "
     with pytest.raises(ValueError, match=rf"{rule}Received: path='.*{name}'"):
         load_weights(build_student(depth=0), tmp_path / name)
+
+
+def test_refuses_a_zip_that_is_no_model(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    with pytest.raises(ValueError, match=r"a\.keras' holds no model: .*config\.json"):
+        load_model(tmp_path / "a.keras")

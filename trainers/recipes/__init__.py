@@ -21,6 +21,9 @@ def find_recipe(name: str) -> Recipe:
         FileNotFoundError: If there is no such file.
     """
     if name.endswith(".json"):
-        return recipe_from_json(Path(name).read_text())
+        try:
+            return recipe_from_json(Path(name).read_text())
+        except ValueError as error:  # also a file that is no text
+            raise ValueError(f"{name}: {error}") from error
     check_choice("recipe", name, list_recipes())
     return import_module(f"trainers.recipes.{name}").RECIPE

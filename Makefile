@@ -13,10 +13,10 @@ demo: setup
 	$(PY) -m trainers demo
 
 test: setup
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest -q -rs -m "not slow"
 
 test-slow: setup
-	$(PY) -m pytest -q -m slow
+	$(PY) -m pytest -q -rs -m slow
 
 check: setup
 	$(PY) -m ruff check .

@@ -7,6 +7,7 @@ from keras import ops
 from keras_deit._checks import check, check_choice, check_share
 from keras_deit.distillation.losses import (
     REDUCTIONS,
+    for_each_example,
     hard_distillation,
     label_cross_entropy,
     soft_distillation,
@@ -155,7 +156,9 @@ class Distiller(keras.Model):
                 **{refused: kwargs.get(refused)},
             )
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-        self.label_loss = label_cross_entropy if loss is None else _for_each(loss)
+        self.label_loss = (
+            label_cross_entropy if loss is None else for_each_example(loss)
+        )
 
     def call(self, pixels, training=None):
         return self.student(pixels, training=training)
@@ -255,25 +258,6 @@ class Distiller(keras.Model):
     def export(self, filepath, *args, **kwargs):
         """Exports the student; `keras_deit.export` does more."""
         self.student.export(filepath, *args, **kwargs)
-
-
-def _for_each(loss):
-    """The label loss without its reduction, which would forget the examples."""
-    check(
-        callable(loss),
-        "`loss` must be a Keras loss object or a function; the names mean losses of "
-        "probabilities.",
-        loss=loss,
-    )
-    if not isinstance(loss, keras.losses.Loss):
-        return loss
-    config = loss.get_config()
-    check(
-        config.get("from_logits", True),
-        "`loss` must take logits: pass `from_logits=True` to it.",
-        loss=loss.name,
-    )
-    return type(loss).from_config({**config, "reduction": "none"})
 
 
 def _as_teacher(teacher, kind: str) -> Teacher | None:

@@ -1,5 +1,6 @@
 """The three losses, as arithmetic: logits in, one value for each example out."""
 
+import keras
 from keras import ops
 
 from keras_deit._checks import check, check_choice, check_share
@@ -97,6 +98,36 @@ def label_cross_entropy(labels, logits):
     if len(labels.shape) == 1:
         labels = ops.one_hot(labels, logits.shape[-1])
     return -ops.sum(ops.cast(labels, "float32") * _log_softmax(logits), axis=-1)
+
+
+def for_each_example(loss):
+    """Makes of a loss a function that returns one value for each example.
+
+    Args:
+        loss: A `keras.losses.Loss` with `from_logits=True`, or a function of (labels,
+            logits) that does so already.
+
+    Returns:
+        A function of (labels, logits).
+
+    Raises:
+        ValueError: If `loss` cannot be called, or is a loss of probabilities.
+    """
+    check(
+        callable(loss),
+        "`loss` must be a Keras loss object or a function; the names mean losses of "
+        "probabilities.",
+        loss=loss,
+    )
+    if not isinstance(loss, keras.losses.Loss):
+        return loss
+    config = loss.get_config()
+    check(
+        config.get("from_logits", True),
+        "`loss` must take logits: pass `from_logits=True` to it.",
+        loss=loss.name,
+    )
+    return type(loss).from_config({**config, "reduction": "none"})
 
 
 def _log_softmax(logits, temperature=1.0):

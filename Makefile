@@ -27,7 +27,7 @@ fix: setup
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache runs
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 
 $(VENV)/.ready: setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \

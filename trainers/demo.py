@@ -28,7 +28,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         "artifacts",
-        "saved_models/digits",
+        "saved_models/demo",
         "Folder of the exported models.",
         flag_values=values,
     )

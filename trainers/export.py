@@ -2,8 +2,8 @@
 
 Writes OUTPUT/<version>/ (a SavedModel, with the next free version) and
 OUTPUT/NAME.tflite, NAME being the last part of OUTPUT. Each is loaded again and must
-give the model's logits on real images; the proof is the certificate beside it. If it
-does not, the program fails and leaves nothing half-made.
+give the model's logits on real images; the proof is the certificate beside it. One
+that does not makes the program fail, and is not kept.
 
 Example:
   python -m trainers export --model=runs/student/last.keras --output=saved_models/digits

@@ -7,6 +7,8 @@ Example:
   python -m trainers train_teacher --recipe=digits_teacher --output=runs/teacher
 """
 
+from dataclasses import replace
+
 from absl import flags
 
 from trainers._recipe_flags import define_recipe_flags, effective_recipe
@@ -21,5 +23,5 @@ def main(values: flags.FlagValues) -> None:
     """Trains the teacher."""
     from keras_deit.training.run import train
 
-    recipe = effective_recipe(values, kind="none")
+    recipe = replace(effective_recipe(values, kind="none"), teacher=None)
     train(recipe, values.output, values.overwrite, values.download)

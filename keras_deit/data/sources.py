@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_deit._checks import check, check_choice
 from keras_deit.data.geometry import decode_image
-from keras_deit.data.views import epoch_order
+from keras_deit.data.views import epoch_order, epoch_start
 
 SPLITS = ("train", "validation")
 VALIDATION_NAMES = ("validation", "val", "test")
@@ -146,7 +146,13 @@ def _folder(root: Path, split: str) -> Source:
     ]
     labels = np.array([label for _, label in files])
     indices = np.arange(len(files)) if has_splits else _hold_out(labels)[split]
-    check(len(indices) > 0, "The folder holds no image.", folder=str(root), split=split)
+    check(
+        len(indices) > 0,
+        "The folder holds too few images to hold out a fifth of each class; give some "
+        "in train/ and some in val/.",
+        folder=str(root),
+        images=len(files),
+    )
     paths = [str(files[index][0]) for index in indices]
     path_tensor = tf.constant(paths)
     return _indexed(
@@ -173,7 +179,9 @@ def _images(folder: Path) -> list[Path]:
     files = [
         p
         for p in folder.rglob("*")
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()
+        if p.suffix.lower() in IMAGE_SUFFIXES
+        and not p.is_dir()
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     ]
     check(
         bool(files),
@@ -197,6 +205,7 @@ def _tensorflow_datasets(name: str, split: str, download: bool) -> Source:
         spec = "train" if second else "train[:90%]"
     else:
         spec = second or "train[90%:]"
+    num_examples = info.splits[spec].num_examples
     numbered = _encoded(builder, spec)
 
     def decoded(example):
@@ -208,13 +217,17 @@ def _tensorflow_datasets(name: str, split: str, download: bool) -> Source:
             order = epoch_order(seed, epoch, size, window)
             return {name: tf.gather(x, order) for name, x in examples.items()}
 
-        windows = numbered.batch(SHUFFLE_WINDOW).enumerate().map(shuffle)
+        # Another beginning in each epoch, so that windows and the images that are left
+        # out at the end are others too.
+        start = epoch_start(seed, epoch, num_examples)
+        stream = numbered.skip(start).concatenate(numbered.take(start))
+        windows = stream.batch(SHUFFLE_WINDOW).enumerate().map(shuffle)
         return windows.unbatch().map(decoded, tf.data.AUTOTUNE)
 
     return Source(
         name,
         tuple(info.features["label"].names),
-        info.splits[spec].num_examples,
+        num_examples,
         in_order=lambda: numbered.map(decoded, tf.data.AUTOTUNE),
         shuffled=shuffled,
     )
@@ -281,8 +294,9 @@ def naming_unreadable_images(*sources: Source) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.OpError as error:
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         paths = [path for source in sources for path in source.paths]
+        print(f"Looking for unreadable images among {len(paths):,} ...", flush=True)
         unreadable = [path for path in paths if not _is_readable(path)]
         if not unreadable:
             raise

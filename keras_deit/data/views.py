@@ -13,7 +13,7 @@ VIEW_FORMAT = 1
 TRIES = 10  # of a crop, before the center is taken
 
 # What a key is for; two purposes never share their random bits.
-_ORDER, _VIEW = range(2)
+_ORDER, _VIEW, _START = range(3)
 _CROP, _FLIP = range(2)
 
 
@@ -49,6 +49,12 @@ def epoch_order(seed, epoch, num_examples, window=0):
     key = _fold(_key(seed, _ORDER), epoch, window)
     ids = tf.range(num_examples, dtype=tf.int64)
     return tf.random.experimental.stateless_shuffle(ids, key, alg="philox")
+
+
+def epoch_start(seed, epoch, num_examples: int):
+    """Draws the example that an epoch of a stream begins with, int64, shape ()."""
+    key = _fold(_key(seed, _START), epoch)
+    return tf.random.stateless_uniform((), key, 0, num_examples, tf.int64, alg="philox")
 
 
 def view_key(seed, epoch, example_id, repeat=0):

@@ -29,6 +29,10 @@ class Distiller(keras.Model):
     It is never tracked: saving, exporting and summarizing a `Distiller` is saving,
     exporting and summarizing its student.
 
+    Losses that the student adds itself, such as those of regularizers, are minimized as
+    well; they are not part of what is reported. Under a `tf.distribute` strategy the
+    batch must be a multiple of the number of replicas.
+
     Beside the losses, `fit` and `evaluate` report for each head, and for both fused,
     the accuracy and, with a teacher, the agreement with it, both weighted by
     `sample_weight`.
@@ -80,7 +84,7 @@ class Distiller(keras.Model):
         teacher_label_smoothing: float = 0.0,
         name: str = "distiller",
     ):
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)  # the student casts its pixels
         check(
             keras.config.backend() == "tensorflow",
             "A Distiller trains on TensorFlow only: set KERAS_BACKEND=tensorflow.",
@@ -111,7 +115,7 @@ class Distiller(keras.Model):
         self.temperature = temperature
         self.reduction = reduction
         self.teacher_label_smoothing = teacher_label_smoothing
-        self.num_classes = _check_classes(student, self.teacher)
+        _check_classes(student, self.teacher)
         # Prefix of the reported names -> head, as `head_logits` knows it.
         self.reported_heads = {"": "fused"}
         if isinstance(model_output(student), dict):
@@ -134,7 +138,8 @@ class Distiller(keras.Model):
         """Configures training.
 
         Args:
-            optimizer: A Keras optimizer or its name.
+            optimizer: A Keras optimizer or its name. For a student in float16 it is
+                wrapped in a `LossScaleOptimizer`, unless it is one.
             loss: The label loss, a `keras.losses.Loss` with `from_logits=True`, or a
                 function of (labels, logits) that returns one value for each example;
                 None takes the cross entropy, with class indices (B,) or distributions
@@ -155,6 +160,11 @@ class Distiller(keras.Model):
                 "and `alpha` weighs its losses.",
                 **{refused: kwargs.get(refused)},
             )
+        optimizer = keras.optimizers.get(optimizer)
+        scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        layers = self.student._flatten_layers()
+        if not scales and any(layer.compute_dtype == "float16" for layer in layers):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.label_loss = (
             label_cross_entropy if loss is None else for_each_example(loss)
@@ -202,7 +212,8 @@ class Distiller(keras.Model):
             outputs = self.student(pixels, training=True)
             losses = self.losses_of(labels, outputs, teacher_logits)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = _weighted_mean(losses["loss"], sample_weight) / replicas
+            loss = _weighted_mean(losses["loss"], sample_weight)
+            loss = (loss + sum(self.student.losses)) / replicas
             loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         # A head that takes no part in the loss gets a zero, as in the official code.
@@ -272,8 +283,8 @@ def _as_teacher(teacher, kind: str) -> Teacher | None:
     )
 
 
-def _check_classes(student: keras.Model, teacher: Teacher | None) -> int:
-    """Number of classes, after making sure that all heads and the teacher agree."""
+def _check_classes(student: keras.Model, teacher: Teacher | None) -> None:
+    """Refuses heads and a teacher that do not agree on the classes."""
     outputs = model_output(student)
     check(
         not isinstance(outputs, dict) or set(outputs) == {"class", "distillation"},
@@ -290,16 +301,16 @@ def _check_classes(student: keras.Model, teacher: Teacher | None) -> int:
         student_classes=num_classes,
         teacher_classes=teacher and teacher.num_classes,
     )
-    return num_classes
 
 
 def _unpack(data):
     pixels, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    return (
-        pixels,
-        labels["label"] if isinstance(labels, dict) else labels,
-        sample_weight,
-    )
+    labels = labels["label"] if isinstance(labels, dict) else labels
+    if labels.shape[1:] == (1,):  # a column of class indices
+        labels = ops.reshape(labels, (-1,))
+    if sample_weight is not None:
+        sample_weight = ops.reshape(sample_weight, (-1,))
+    return pixels, labels, sample_weight
 
 
 def _weighted_mean(values, sample_weight):

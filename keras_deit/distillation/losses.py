@@ -96,7 +96,8 @@ def label_cross_entropy(labels, logits):
     1.3133
     """
     if len(labels.shape) == 1:
-        labels = ops.one_hot(labels, logits.shape[-1])
+        logits = ops.cast(logits, "float32")
+        return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return -ops.sum(ops.cast(labels, "float32") * _log_softmax(logits), axis=-1)
 
 
@@ -113,17 +114,19 @@ def for_each_example(loss):
     Raises:
         ValueError: If `loss` cannot be called, or is a loss of probabilities.
     """
+    is_keras_function = getattr(loss, "__module__", "").startswith("keras.")
+    is_loss = isinstance(loss, keras.losses.Loss)
     check(
-        callable(loss),
-        "`loss` must be a Keras loss object or a function; the names mean losses of "
-        "probabilities.",
+        callable(loss) and (is_loss or not is_keras_function),
+        "`loss` must be a Keras loss object or a function of yours; the names and "
+        "functions of Keras mean losses of probabilities.",
         loss=loss,
     )
-    if not isinstance(loss, keras.losses.Loss):
+    if not is_loss:
         return loss
     config = loss.get_config()
     check(
-        config.get("from_logits", True),
+        config.get("from_logits") is True,
         "`loss` must take logits: pass `from_logits=True` to it.",
         loss=loss.name,
     )

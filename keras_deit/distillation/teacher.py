@@ -81,6 +81,7 @@ class Teacher:
             "The teacher ends in a softmax: pass `from_logits=False`.",
             from_logits=from_logits,
         )
+        classes = None if classes is None else list(classes)
         check(
             classes is None or (classes and set(classes) <= set(range(shape[-1]))),
             f"`classes` must be indices of the teacher's {shape[-1]} classes.",

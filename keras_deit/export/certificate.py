@@ -126,8 +126,7 @@ def certify(
         if not comparison.passes:
             raise RuntimeError(
                 f"The exported artifact differs from the model in {signature!r}: "
-                f"{asdict(comparison)}; at most {TOLERANCE} is allowed. Nothing was "
-                "written."
+                f"{asdict(comparison)}; at most {TOLERANCE} is allowed; it is not kept."
             )
     certificate = {
         "model": model.name,

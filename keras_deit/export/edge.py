@@ -1,5 +1,6 @@
 """A TFLite file with built-in operators only, for the edge."""
 
+import hashlib
 from pathlib import Path
 
 import keras
@@ -10,7 +11,11 @@ from keras_deit._checks import check, check_choice
 from keras_deit.data.geometry import evaluation_view
 from keras_deit.export.certificate import certify, check_images, check_labels, compare
 from keras_deit.export.files import unfinished
-from keras_deit.models.inference import inference_model, input_size
+from keras_deit.models.inference import (
+    float32_model,
+    inference_model,
+    input_size,
+)
 from keras_deit.models.preprocessing import preprocessing_of
 
 PRECISIONS = ("float32",)
@@ -34,7 +39,8 @@ def tflite(
     what was there stays.
 
     Args:
-        model: A one-head or a distilled model of known input size.
+        model: A one-head or a distilled model of known input size. The artifact
+            computes in float32, whatever the model's dtype policy.
         path: The file to write, ending in `.tflite`.
         precision: "float32".
         labels: Name of each class, in the order of the logits; None numbers them.
@@ -54,7 +60,7 @@ def tflite(
     path = Path(path)
     check(path.suffix == ".tflite", "`path` must end in .tflite.", path=str(path))
     check_choice("precision", precision, PRECISIONS)
-    one_head = inference_model(model, head)
+    one_head = float32_model(inference_model(model, head))
     names = check_labels(labels, one_head.output.shape[-1])
     images = check_images(images)
     with unfinished(path.parent) as workshop:
@@ -74,8 +80,9 @@ def tflite(
             precision=precision,
             operators=builtin_operators(content),
             bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
         )
-        for file in files.values():  # the model last: it is there only with its proof
+        for file in files.values():  # the model last; its proof holds its hash
             file.rename(path.parent / file.name)
     return path
 

@@ -1,5 +1,6 @@
 """A SavedModel that TF Serving loads: image bytes in, labels out."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import keras
@@ -10,7 +11,11 @@ from keras_deit._checks import check
 from keras_deit.data.geometry import decode_image, evaluation_view
 from keras_deit.export.certificate import certify, check_images, check_labels, compare
 from keras_deit.export.files import unfinished
-from keras_deit.models.inference import inference_model, input_size
+from keras_deit.models.inference import (
+    float32_model,
+    inference_model,
+    input_size,
+)
 from keras_deit.models.preprocessing import preprocessing_of
 
 
@@ -38,7 +43,8 @@ def saved_model(
     `certificate.json` in the version's folder. If it does not, nothing is left behind.
 
     Args:
-        model: A one-head or a distilled model of known input size.
+        model: A one-head or a distilled model of known input size. The artifact
+            computes in float32, whatever the model's dtype policy.
         path: The base folder; the next whole number becomes the version.
         labels: Name of each class, in the order of the logits; None numbers them.
         images: Real images to check on, uint8 RGB, each of any size; None takes
@@ -55,7 +61,7 @@ def saved_model(
         RuntimeError: If the artifact differs from the model.
         OSError: If `path` cannot be written.
     """
-    one_head = inference_model(model, head)
+    one_head = float32_model(inference_model(model, head))
     num_classes = one_head.output.shape[-1]
     names = check_labels(labels, num_classes)
     images = check_images(images)
@@ -66,6 +72,7 @@ def saved_model(
         artifact = workshop / "artifact"
         archive.write_out(artifact, verbose=False)
         comparisons = _comparisons(artifact, one_head, images)
+        files = sorted(path for path in artifact.rglob("*") if path.is_file())
         certify(
             artifact / "certificate.json",
             one_head,
@@ -73,7 +80,11 @@ def saved_model(
             kind="SavedModel",
             crop_ratio=preprocessing_of(one_head).crop_ratio,
             signatures=sorted(comparisons),
-            bytes=sum(f.stat().st_size for f in artifact.rglob("*") if f.is_file()),
+            bytes=sum(path.stat().st_size for path in files),
+            sha256={
+                str(path.relative_to(artifact)): sha256(path.read_bytes()).hexdigest()
+                for path in files
+            },
         )
         target = base / str(_next_version(base))
         return artifact.rename(target)

@@ -87,7 +87,9 @@ class GroupedConv2D(keras.layers.Layer):
             ops.split(kernel, self.groups, axis=-1),
             strict=True,
         )
-        outputs = [ops.conv(x, k, self.strides, "valid") for x, k in pairs]
+        outputs = [
+            ops.conv(x, k, self.strides, "valid", "channels_last") for x, k in pairs
+        ]
         return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
 
     def compute_output_shape(self, input_shape):

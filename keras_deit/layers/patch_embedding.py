@@ -56,6 +56,7 @@ class PatchEmbedding(keras.layers.Layer):
             self.embed_dim,
             self.patch_size,
             strides=self.patch_size,
+            data_format="channels_last",
             kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
             bias_initializer=keras.initializers.RandomUniform(-limit, limit),
             dtype=self.dtype_policy,

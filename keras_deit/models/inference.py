@@ -69,6 +69,26 @@ def head_logits(outputs, head: str):
     return ops.logsumexp(stacked, axis=0) - math.log(2)
 
 
+def float32_model(model: keras.Model) -> keras.Model:
+    """Builds the same model in float32, with a copy of the weights.
+
+    A model that computes in float32 already is returned as it is. Half precision is for
+    training: an exported artifact computes in float32.
+    """
+    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+        return model
+
+    def in_float32(operation):
+        config = operation.get_config()
+        if isinstance(operation, keras.Layer):
+            config["dtype"] = "float32"
+        return type(operation).from_config(config)
+
+    twin = keras.models.clone_model(model, clone_function=in_float32)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
 def inference_model(model: keras.Model, head: str = "fused") -> keras.Model:
     """Builds a model with one output that shares the weights of `model`.
 

@@ -149,7 +149,10 @@ def regnet(config: RegNetConfig, name: str | None = None) -> keras.Model:
                 dtype=dtype,
                 name=f"stage_{stage_index}_block_{block_index}",
             )(x)
-    x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="pool")(x)  # (B, width)
+    pool = keras.layers.GlobalAveragePooling2D(
+        "channels_last", dtype=dtype, name="pool"
+    )
+    x = pool(x)  # (B, width)
     logits = keras.layers.Dense(
         config.num_classes,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),

@@ -47,7 +47,7 @@ def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, dict]:
         classes = tf.argmax(labels, axis=-1)
         counts = {}
         for head in heads:
-            logits = head_logits(outputs, head)
+            logits = tf.cast(head_logits(outputs, head), tf.float32)
             for k in (1, 5):
                 hit = tf.math.in_top_k(classes, logits, min(k, logits.shape[-1]))
                 counts[head, k] = tf.reduce_sum(tf.cast(hit, tf.float32) * weight)
@@ -82,6 +82,6 @@ def images_per_second(model: keras.Model, batch_size: int = 64, rounds: int = 9)
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
-        run(pixels)
+        tf.nest.flatten(run(pixels))[0].numpy()  # waits until it is done
         seconds.append(time.perf_counter() - start)
     return batch_size / sorted(seconds)[rounds // 2]

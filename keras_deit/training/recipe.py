@@ -71,8 +71,25 @@ class Recipe:
             for name, (rule, holds) in RULES.items()
             if not _holds(holds, getattr(self, name))
         ]
+        if not faults:  # each by itself is sound: do they fit together?
+            faults = self._contradictions()
         if faults:
             raise ValueError("\n".join(faults))
+
+    def _contradictions(self) -> list[str]:
+        faults = []
+        if self.warmup_epochs >= self.epochs:
+            faults.append(
+                "`warmup_epochs` must be less than `epochs`. Received: "
+                f"warmup_epochs={self.warmup_epochs}, epochs={self.epochs}."
+            )
+        for name in ("warmup_learning_rate", "min_learning_rate"):
+            if getattr(self, name) > self.peak_learning_rate:
+                faults.append(
+                    f"`{name}` must be at most the peak learning rate. Received: "
+                    f"{name}={getattr(self, name)}, peak={self.peak_learning_rate}."
+                )
+        return faults
 
     @property
     def peak_learning_rate(self) -> float:

@@ -13,7 +13,9 @@ from keras_deit._checks import check
 from keras_deit.data.augmentation import Augmentation
 from keras_deit.data.pipeline import Batches, load
 from keras_deit.data.sources import naming_unreadable_images
+from keras_deit.data.views import VIEW_FORMAT
 from keras_deit.distillation.distiller import Distiller
+from keras_deit.distillation.teacher import Teacher
 from keras_deit.models.complexity import count_macs, count_parameters
 from keras_deit.models.variants import VARIANTS
 from keras_deit.training.callbacks import SaveStudent, StopIfNotFinite
@@ -54,8 +56,8 @@ def train(
 
     Args:
         recipe: What to compute.
-        output: Folder of the run. A run that did not come to its end is replaced.
-        overwrite: Whether a finished run is replaced.
+        output: Folder of the run. A run that ended before its first epoch is replaced.
+        overwrite: Whether a run that has weights already is replaced.
         download: Whether a dataset of TensorFlow Datasets may be downloaded.
 
     Returns:
@@ -78,8 +80,9 @@ def train(
         kind=recipe.kind,
     )
     keras.utils.set_random_seed(recipe.seed)
+    teacher = None if recipe.teacher is None else Teacher(recipe.teacher)
     batches = _load(recipe, download)
-    distiller = _distiller(recipe, batches)
+    distiller = _distiller(recipe, batches, teacher)
     _announce(recipe, distiller, batches)
     _begin(output, recipe, batches)
     saver = SaveStudent(output, f"val_{accuracy_name(distiller.reported)}")
@@ -130,7 +133,7 @@ def _image_size(recipe: Recipe) -> tuple[int, int]:
     return (recipe.image_size, recipe.image_size)
 
 
-def _distiller(recipe: Recipe, batches: Batches) -> Distiller:
+def _distiller(recipe: Recipe, batches: Batches, teacher: Teacher | None) -> Distiller:
     student = create_model(
         recipe.variant,
         num_classes=len(batches.class_names),
@@ -139,7 +142,7 @@ def _distiller(recipe: Recipe, batches: Batches) -> Distiller:
     )
     distiller = Distiller(
         student,
-        recipe.teacher,
+        teacher,
         recipe.kind,
         alpha=recipe.alpha,
         temperature=recipe.temperature,
@@ -168,6 +171,8 @@ def _announce(recipe: Recipe, distiller: Distiller, batches: Batches) -> None:
     )
     if recipe.kind != "none":
         print(f"{recipe.kind} distillation from {recipe.teacher}, alpha {recipe.alpha}")
+    elif recipe.teacher is not None:
+        print(f"labels only; the agreement with {recipe.teacher} is reported")
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -185,9 +190,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
         output=str(output),
     )
     check(
-        overwrite or not (output / "result.json").exists(),
-        "`output` holds a finished run: choose another folder, or pass --overwrite "
-        "(overwrite=True).",
+        overwrite or not (output / "last.keras").exists(),
+        "`output` holds the weights of an earlier run: choose another folder, or pass "
+        "--overwrite (overwrite=True).",
         output=str(output),
     )
 
@@ -204,15 +209,16 @@ def _begin(output: Path, recipe: Recipe, batches: Batches) -> None:
 
 def _finish(output: Path, scores: dict, saver: SaveStudent) -> None:
     """Draws the curves, writes the result, and prints where everything is."""
-    plot_curves(
-        {output.name: read_history(output / "history.csv")}, output / "curves.png"
-    )
     record = {
         "scores": scores,
+        "view_format": VIEW_FORMAT,
         "best_epoch": saver.best_epoch + 1,
         "best_accuracy": saver.best,
     }
     (output / "result.json").write_text(json.dumps(record, indent=2) + "\n")
+    plot_curves(
+        {output.name: read_history(output / "history.csv")}, output / "curves.png"
+    )
     print_scores(f"{output}: weights of the last epoch, validation images", scores)
     print(
         f"Saved {output}/last.keras (best.keras: epoch {saver.best_epoch + 1}), "

@@ -14,26 +14,16 @@ def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int):
 
     Returns:
         A `keras.optimizers.schedules.CosineDecay` over all steps of the run.
-
-    Raises:
-        ValueError: If the warm-up is not shorter than the run.
-
     Reference:
         Loshchilov and Hutter (arXiv:1608.03983); Touvron et al., DeiT
         (arXiv:2012.12877), table 9. The rate changes at each step, where the official
         code changes it at each epoch, and the cosine begins after the warm-up.
     """
     warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
-    decay_steps = recipe.epochs * steps_per_epoch - warmup_steps
-    if decay_steps < 1:
-        raise ValueError(
-            "`warmup_epochs` must be less than `epochs`. Received: "
-            f"warmup_epochs={recipe.warmup_epochs}, epochs={recipe.epochs}."
-        )
     peak = recipe.peak_learning_rate
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=recipe.warmup_learning_rate if warmup_steps else peak,
-        decay_steps=decay_steps,
+        decay_steps=max(recipe.epochs * steps_per_epoch - warmup_steps, 1),
         alpha=recipe.min_learning_rate / peak,
         warmup_target=peak if warmup_steps else None,
         warmup_steps=warmup_steps,

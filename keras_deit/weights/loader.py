@@ -121,11 +121,12 @@ def _check_layout(path: Path, model: keras.Model) -> None:
 
 
 def _layout(path: Path) -> dict[str, tuple]:
-    """Shape of each weight in a `.weights.h5` file, by its place."""
+    """Shape of each weight of the model in a `.weights.h5` file, by its place."""
     shapes = {}
 
     def note(name, item):
-        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
+        of_model = not name.startswith("optimizer/") and "seed_generator" not in name
+        if isinstance(item, h5py.Dataset) and of_model:
             shapes[name] = item.shape
 
     try:

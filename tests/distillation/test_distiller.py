@@ -427,7 +427,7 @@ def test_compile_refuses_what_it_would_ignore():
     distiller = Distiller(two_heads(), kind="none")
     with pytest.raises(ValueError, match="`metrics` cannot be given to a Distiller"):
         distiller.compile("sgd", metrics=["accuracy"])
-    with pytest.raises(ValueError, match="names mean losses of probabilities"):
+    with pytest.raises(ValueError, match="of Keras mean losses of probabilities"):
         distiller.compile("sgd", loss="categorical_crossentropy")
     with pytest.raises(ValueError, match="must take logits: pass `from_logits=True`"):
         distiller.compile("sgd", loss=keras.losses.CategoricalCrossentropy())
@@ -437,3 +437,45 @@ def test_refuses_another_backend(monkeypatch):
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="on TensorFlow only.*backend='jax'"):
         Distiller(two_heads(), kind="none")
+
+
+def test_compile_refuses_losses_of_probabilities():
+    distiller = Distiller(two_heads(), kind="none")
+    with pytest.raises(ValueError, match="must take logits"):
+        distiller.compile("sgd", loss=keras.losses.KLDivergence())
+    with pytest.raises(ValueError, match="of Keras mean losses of probabilities"):
+        distiller.compile("sgd", loss=keras.losses.categorical_crossentropy)
+
+
+def test_a_column_of_labels_and_of_weights_is_read_as_a_row():
+    (x, y), student, teacher = batch(), two_heads(), head("t")
+    weight = np.linspace(0, 1, 6, dtype="float32")
+    row = compiled(student, teacher).evaluate(
+        x, y, sample_weight=weight, verbose=0, return_dict=True
+    )
+    column = compiled(student, teacher).evaluate(
+        x, y[:, None], sample_weight=weight[:, None], verbose=0, return_dict=True
+    )
+    assert column == pytest.approx(row, rel=1e-6)
+
+
+def test_the_students_own_losses_are_minimized():
+    image = keras.Input((4, 4, 3))
+    logits = keras.layers.Dense(CLASSES, kernel_regularizer=keras.regularizers.L2(0.5))
+    student = keras.Model(image, logits(keras.layers.Flatten()(image)))
+    kernel = np.array(logits.kernel)
+    x = np.zeros((6, 4, 4, 3), "float32")  # black: labels say nothing of the kernel
+    compiled(student, kind="none").train_on_batch(x, batch()[1])
+    np.testing.assert_allclose(logits.kernel, kernel * (1 - 0.1 * 2 * 0.5), rtol=1e-5)
+
+
+def test_a_float16_student_gets_a_loss_scale():
+    student = create_model(
+        "deit_micro_patch4_32", num_classes=CLASSES, dtype="mixed_float16"
+    )
+    distiller = compiled(student, kind="none")
+    assert isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert not isinstance(
+        compiled(two_heads(), kind="none").optimizer,
+        keras.optimizers.LossScaleOptimizer,
+    )

@@ -119,7 +119,7 @@ def test_an_artifact_that_differs_is_not_certified(tmp_path, model):
     comparisons = {"serving_default": EQUAL, "pixels": Comparison(2, 0.5, 1.0, 1.0)}
     message = (
         r"The exported artifact differs from the model in 'pixels': .*"
-        r"'max_difference': 0\.5.*; at most 0\.0001 is allowed\. Nothing was written\."
+        r"'max_difference': 0\.5.*; at most 0\.0001 is allowed; it is not kept\."
     )
     with pytest.raises(RuntimeError, match=message):
         certify(path, model, comparisons)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_deit import create_model
 from keras_deit.data.geometry import decode_image, evaluation_view
 from keras_deit.export import serving
+from keras_deit.export.edge import tflite
 from keras_deit.export.serving import saved_model
 from keras_deit.models.inference import head_logits
 
@@ -193,7 +195,7 @@ def test_an_artifact_that_differs_leaves_the_versions_before(
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_text("old")
     never_equal(monkeypatch)
-    with pytest.raises(RuntimeError, match=r"0\.01.*Nothing was written"):
+    with pytest.raises(RuntimeError, match=r"0\.01.*it is not kept"):
         saved_model(small_model, tmp_path, images=images)
     assert names_in(tmp_path) == ["1"]
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "old"
@@ -222,3 +224,17 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, small_model, images
     with pytest.raises(OSError, match="file"):
         saved_model(small_model, tmp_path / "file", images=images)
     assert (tmp_path / "file").read_text() == "1"
+
+
+def test_a_model_of_mixed_precision_is_exported_in_float32(tmp_path):
+    model = create_model(
+        "deit_micro_distilled_patch4_32",
+        num_classes=3,
+        dtype="mixed_bfloat16",
+        depth=1,
+        embed_dim=16,
+        num_heads=2,
+    )
+    version = saved_model(model, tmp_path / "mixed")
+    assert (version / "certificate.json").exists()
+    assert tflite(model, tmp_path / "mixed.tflite").exists()

@@ -5,6 +5,7 @@ import pytest
 from keras_deit.models.factory import build_model
 from keras_deit.models.inference import (
     HEADS,
+    float32_model,
     head_logits,
     inference_model,
     input_size,
@@ -127,3 +128,19 @@ def test_the_size_of_the_input_is_height_and_width():
         32,
         48,
     )
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_a_model_of_half_precision_has_a_twin_in_float32(dtype):
+    model = build_model("deit_micro_distilled_patch4_32", 5, dtype=dtype)
+    twin = float32_model(model)
+    assert {layer.compute_dtype for layer in twin._flatten_layers()} == {"float32"}
+    full = build_model("deit_micro_distilled_patch4_32", 5, dtype="float32")
+    full.set_weights([np.asarray(w, "float32") for w in model.get_weights()])
+    x = np.full((1, 32, 32, 3), 99, "float32")
+    np.testing.assert_array_equal(twin(x)["class"], full(x)["class"])
+
+
+def test_a_model_in_float32_is_its_own_twin():
+    model = build_model("deit_micro_patch4_32", 5)
+    assert float32_model(model) is model

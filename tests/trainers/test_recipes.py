@@ -37,8 +37,8 @@ def test_a_student_with_a_teacher_differs_from_the_plain_one_in_that_alone():
 
 def test_reads_a_recipe_from_a_file(tmp_path):
     path = tmp_path / "recipe.json"
-    path.write_text(replace(PLAIN, epochs=3).to_json())
-    assert find_recipe(str(path)) == replace(PLAIN, epochs=3)
+    path.write_text(PLAIN.over(3).to_json())
+    assert find_recipe(str(path)) == PLAIN.over(3)
 
 
 def test_an_unknown_recipe_is_refused():

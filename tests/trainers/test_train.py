@@ -151,7 +151,7 @@ def test_the_recipe_of_an_earlier_run_can_be_run_again(asked_for, student):
 def test_a_finished_run_is_refused(refusal, student):
     before = (student.folder / "last.keras").stat().st_mtime_ns
     message = refusal("train", *QUICK, f"--output={student.folder}")
-    assert "`output` holds a finished run" in message
+    assert "`output` holds the weights of an earlier run" in message
     assert "--overwrite" in message
     assert (student.folder / "last.keras").stat().st_mtime_ns == before
 

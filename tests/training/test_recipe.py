@@ -153,3 +153,10 @@ def test_json_that_is_no_object_is_refused(text):
 def test_another_number_of_epochs_keeps_the_share_of_the_warm_up():
     recipe = Recipe("regnety_002", "digits", epochs=100, warmup_epochs=5)
     assert recipe.over(20) == replace(recipe, epochs=20, warmup_epochs=1)
+
+
+@pytest.mark.parametrize("name", ["warmup_learning_rate", "min_learning_rate"])
+def test_rates_above_the_peak_are_refused(name):
+    rule = rf"`{name}` must be at most the peak learning rate\. Received: {name}=0\.1"
+    with pytest.raises(ValueError, match=rule):
+        Recipe("regnety_002", "digits", **{name: 0.1})

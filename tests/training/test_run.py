@@ -115,8 +115,8 @@ def test_a_finished_run_is_kept_and_replaced_only_when_asked(finished, capsys):
     folder = finished.directory
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     message = (
-        r"`output` holds a finished run: choose another folder, or pass --overwrite "
-        r"\(overwrite=True\)\. Received: output='.*plain'\."
+        r"`output` holds the weights of an earlier run: choose another folder, or pass "
+        r"--overwrite \(overwrite=True\)\. Received: output='.*plain'\."
     )
     with pytest.raises(ValueError, match=message):
         train(TINY, folder)

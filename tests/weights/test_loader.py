@@ -1,6 +1,7 @@
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -173,3 +174,15 @@ def test_refuses_a_zip_that_is_no_model(tmp_path):
         archive.writestr("hello.txt", "hello")
     with pytest.raises(ValueError, match=r"a\.keras' holds no model: .*config\.json"):
         load_model(tmp_path / "a.keras")
+
+
+def test_a_weights_file_of_a_trained_model_is_loaded(tmp_path):
+    source = build_student(depth=1)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    source.compile("adam", loss={"class": loss, "distillation": loss})
+    x, y = np.zeros((2, 32, 32, 3), "float32"), np.eye(5, dtype="float32")[:2]
+    source.train_on_batch(x, {"class": y, "distillation": y})
+    source.save_weights(tmp_path / "trained.weights.h5")  # holds the optimizer as well
+    model = build_student(depth=1)
+    load_weights(model, tmp_path / "trained.weights.h5")
+    assert_unchanged(model, source.get_weights())

@@ -57,7 +57,9 @@ def load_source(name: str, split: str, download: bool = False) -> Source:
         download: Whether a dataset of TensorFlow Datasets may be downloaded.
 
     Returns:
-        The split.
+        The split. An epoch of the digits or of a folder is a permutation of all
+        examples. TensorFlow Datasets are read in the order of their files, from another
+        beginning in each epoch, and shuffled in windows of 10,000.
 
     Raises:
         ValueError: If there is no such split, the folder holds fewer than two classes,

@@ -1,14 +1,11 @@
 """Finds the program that was asked for, reads its flags, and runs it."""
 
-import os
 import sys
 import textwrap
 from difflib import get_close_matches
 from importlib import import_module
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own chatter
-
-from absl import flags  # noqa: E402  (absl is light; TensorFlow is not imported yet)
+from absl import flags
 
 HELP = ("--help", "-h", "help")
 PROGRAMS = ("train_teacher", "train", "evaluate", "export", "demo")

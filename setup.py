@@ -30,6 +30,7 @@ setup(
         "matplotlib>=3.11,<4",
         "numpy>=2.0,<3",
         "rich>=14,<16",
+        "safetensors>=0.5,<1",
         "scikit-learn>=1.6,<2",
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_checks", "version"},
+    {"_checks", "_files", "version"},
     {"layers"},
     {"models"},
     {"weights"},
@@ -17,7 +17,7 @@ FLOORS = [
     {"training"},
     {"export"},
 ]
-FREE_OF_TENSORFLOW = {"_checks", "version", "layers", "models", "weights"}
+FREE_OF_TENSORFLOW = {"_checks", "_files", "version", "layers", "models", "weights"}
 OPTIONAL = {"tensorflow_datasets", "keras_cv", "matplotlib", "sklearn"}
 
 # The package's own `__init__` is its front door: it opens every room.

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_deit._checks import check
+from keras_deit._files import unfinished
 from keras_deit.data.geometry import decode_image, evaluation_view
 from keras_deit.export.certificate import certify, check_images, check_labels, compare
-from keras_deit.export.files import unfinished
 from keras_deit.models.inference import (
     float32_model,
     inference_model,

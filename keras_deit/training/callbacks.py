@@ -5,15 +5,13 @@ from pathlib import Path
 
 import keras
 
+from keras_deit._files import replacing
+
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Saves a model so that `path` is never a half-written file."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
+    with replacing(path) as partial:
         model.save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class SaveStudent(keras.callbacks.Callback):

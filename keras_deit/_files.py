@@ -31,3 +31,21 @@ def unfinished(folder: Path) -> Iterator[Path]:
             parent.rmdir()
         raise
     shutil.rmtree(workshop, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields where to write the file that becomes `path`, once it is whole.
+
+    The place has the same ending, since some writers look at it. If something fails,
+    `path` is what it was before.
+
+    Args:
+        path: The file to make or replace; its folder must be there.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_deit.export.files import unfinished
+from keras_deit._files import replacing, unfinished
 
 
 def test_what_is_moved_out_stays_and_the_rest_is_gone(tmp_path):
@@ -58,3 +58,18 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         with pytest.raises(OSError, match="file"), unfinished(folder):
             pass
     assert (tmp_path / "file").read_text() == "1"
+
+
+def test_a_file_is_replaced_once_it_is_whole(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_text("old")
+    with replacing(path) as partial:
+        assert partial.suffix == ".h5"
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    with pytest.raises(ValueError, match="no good"), replacing(path) as partial:
+        partial.write_text("half")
+        raise ValueError("no good")
+    assert path.read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.h5"]

@@ -28,6 +28,7 @@ setup(
         "keras>=3.15,<3.16",
         "keras-cv>=0.9,<0.10",
         "matplotlib>=3.11,<4",
+        "ml-dtypes>=0.5,<1",
         "numpy>=2.0,<3",
         "rich>=14,<16",
         "safetensors>=0.5,<1",

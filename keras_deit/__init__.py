@@ -8,10 +8,12 @@ from importlib import import_module
 
 from keras_deit.models.complexity import count_macs, count_parameters
 from keras_deit.models.inference import inference_model
+from keras_deit.models.reorganization import with_keep_rate, with_kept_patches
 from keras_deit.models.variants import list_variants
 from keras_deit.version import __version__
 from keras_deit.weights.create import create_model
 from keras_deit.weights.loader import load_weights
+from keras_deit.weights.saver import save_weights
 
 __all__ = [
     "Distiller",
@@ -25,7 +27,10 @@ __all__ = [
     "inference_model",
     "list_variants",
     "load_weights",
+    "save_weights",
     "training",
+    "with_keep_rate",
+    "with_kept_patches",
 ]
 
 _TENSORFLOW_ROOMS = ("data", "distillation", "training", "export")

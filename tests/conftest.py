@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -16,3 +17,17 @@ tf.config.set_logical_device_configuration(
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """`shared(name)`: a folder of material that is no part of the repository."""
+    root = Path(__file__).parents[1].parent / "shared"
+    root = Path(os.environ.get("KERAS_DEIT_SHARED", root))
+
+    def folder(name):
+        if not (root / name).is_dir():
+            pytest.skip(f"there is no {name!r} in {root}: set KERAS_DEIT_SHARED")
+        return root / name
+
+    return folder

@@ -47,5 +47,5 @@ def test_what_a_page_names_exists(page):
     assert set(re.findall(r"--recipe=(\w+)(?![\w/])\s", text)) <= recipes
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"`?make ([a-z-]+)`", text)) <= targets
-    for name in re.findall(r"\b(?:deit|regnety)_\w*\d\b", text):
+    for name in re.findall(r"\b(?:deit|evit|vit|t2t_vit|regnety)_\w*\d\b", text):
         assert name in list_variants(), name

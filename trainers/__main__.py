@@ -8,7 +8,15 @@ from importlib import import_module
 from absl import flags
 
 HELP = ("--help", "-h", "help")
-PROGRAMS = ("train_teacher", "train", "evaluate", "export", "demo")
+PROGRAMS = (
+    "train_teacher",
+    "train",
+    "evaluate",
+    "classify",
+    "export",
+    "variants",
+    "demo",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     program.define_flags(values)
     flags.DEFINE_bool("debug", False, "Show where an error is.", flag_values=values)
     if set(HELP) & set(arguments):
-        print(f"python -m trainers {name} [flags]\n\n{program.__doc__}\nFlags:")
+        usage = f"python -m trainers {name} [flags] {_arguments_of(program)}".rstrip()
+        print(f"{usage}\n\n{program.__doc__}\nFlags:")
         print(_explained(values))
         return 0
     return _run(program, values, arguments)
@@ -42,9 +51,12 @@ def _run(program, values: flags.FlagValues, arguments: list[str]) -> int:
     name = program.__name__.rpartition(".")[2]
     try:
         _, *rest = values([name, *arguments])
-        if rest:
+        if _arguments_of(program):
+            program.main(values, rest)
+        elif rest:
             return _fail(f"Flags look like --name=value. Received: {' '.join(rest)}.")
-        program.main(values)
+        else:
+            program.main(values)
     except flags.Error as error:
         return _fail(f"{error} (python -m trainers {name} --help lists the flags)")
     except (ValueError, OSError, RuntimeError) as error:
@@ -54,6 +66,11 @@ def _run(program, values: flags.FlagValues, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("Stopped by the keyboard.", code=130)
     return 0
+
+
+def _arguments_of(program) -> str:
+    """What a program takes beside its flags, in its own words; most take nothing."""
+    return getattr(program, "ARGUMENTS", "")
 
 
 def _message(error: Exception) -> str:

@@ -5,23 +5,23 @@ OUTPUT/NAME.tflite, NAME being the last part of OUTPUT. Each is loaded again and
 give the model's logits on real images; the proof is the certificate beside it. One
 that does not makes the program fail, and is not kept.
 
-Example:
+Examples:
   python -m trainers export --model=runs/student/last.keras --output=saved_models/digits
+  python -m trainers export --model=deit_tiny_patch16_224 --output=saved_models/deit
 """
 
 from pathlib import Path
 
 from absl import flags
 
+from trainers import _model_flags
+
 FORMATS = ("saved_model", "tflite")
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string(
-        "model", None, "The model's .keras file; required.", flag_values=values
-    )
-    flags.mark_flag_as_required("model", flag_values=values)
+    _model_flags.define(values)
     flags.DEFINE_string(
         "output",
         None,
@@ -32,18 +32,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "formats", ",".join(FORMATS), "What to export.", flag_values=values
     )
-    flags.DEFINE_enum(
-        "head",
-        "fused",
-        ["fused", "fused_softmax", "class", "distillation"],
-        "Which head answers.",
-        flag_values=values,
-    )
+    _model_flags.define_head(values)
     flags.DEFINE_string(
         "labels",
         None,
         "Text file with the name of a class in each line. By default labels.txt beside "
-        "the model, where a training run leaves it; without one, classes are numbered.",
+        "the model or its weights, where a training run leaves it; without one, "
+        "ImageNet's names for 1000 classes, and numbers for others.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -57,16 +52,20 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Exports, and prints what was written."""
     from keras_deit._checks import check, check_choice
-    from keras_deit.data.sources import load_source, naming_unreadable_images
+    from keras_deit.data.image_folder import naming_unreadable_images
+    from keras_deit.data.sources import load_source
     from keras_deit.export import saved_model, tflite
     from keras_deit.export.certificate import NUM_CHECK_IMAGES
-    from keras_deit.weights.loader import load_model
+    from keras_deit.models.inference import num_classes
 
     check(bool(values.formats), "`formats` must name one.", formats=values.formats)
     for name in values.formats:
         check_choice("formats", name, FORMATS)
-    model = load_model(values.model)
-    labels = _labels(values.model, values.labels)
+    model = _model_flags.load(values)
+    if values.labels:
+        labels = Path(values.labels).read_text().splitlines()
+    else:
+        labels = _model_flags.class_names(values, num_classes(model))
     source = load_source(values.dataset, "validation")
     with naming_unreadable_images(source):
         examples = list(source.in_order().take(NUM_CHECK_IMAGES))
@@ -79,10 +78,3 @@ def main(values: flags.FlagValues) -> None:
         path = output / f"{output.absolute().name}.tflite"
         tflite(model, path, labels=labels, images=images, head=values.head)
         print(f"TFLite: {path} (proof: {path.with_suffix('.certificate.json')})")
-
-
-def _labels(model: str, labels: str | None) -> list[str] | None:
-    path = Path(labels) if labels else Path(model).with_name("labels.txt")
-    if labels is None and not path.exists():
-        return None
-    return path.read_text().splitlines()

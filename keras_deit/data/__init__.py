@@ -2,7 +2,8 @@
 
 from keras_deit.data.augmentation import Augmentation
 from keras_deit.data.pipeline import Batches, evaluation_batches, load, training_batches
-from keras_deit.data.sources import Source, load_source
+from keras_deit.data.source import Source
+from keras_deit.data.sources import load_source
 
 __all__ = [
     "Augmentation",

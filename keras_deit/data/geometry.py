@@ -1,5 +1,7 @@
 """Decoding, resizing and cropping, the same in training, evaluation and serving."""
 
+from pathlib import Path
+
 import tensorflow as tf
 
 
@@ -21,6 +23,29 @@ def decode_image(image_bytes):
 
     image = tf.cond(tf.io.is_jpeg(image_bytes), decode_jpeg, decode_other)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def read_image(path: str):
+    """Reads and decodes an image file; see `decode_image`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        RGB pixels, uint8, shape (height, width, 3).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be decoded.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path!r}.")
+    image_bytes = Path(path).read_bytes()
+    try:
+        return decode_image(image_bytes)
+    except tf.errors.OpError as error:
+        rule = "`path` must be a whole JPEG, PNG, BMP or GIF image."
+        raise ValueError(f"{rule} Received: {path=}.") from error
 
 
 def resize(image, height, width):

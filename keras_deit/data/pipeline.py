@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras_deit._checks import check, check_share
 from keras_deit.data.augmentation import Augmentation, training_view
 from keras_deit.data.geometry import evaluation_view
-from keras_deit.data.sources import Source, load_source
+from keras_deit.data.source import Source
+from keras_deit.data.sources import load_source
 from keras_deit.data.views import view_key
 from keras_deit.models.factory import image_height_and_width
 

@@ -9,7 +9,12 @@ from keras_deit.layers.pixel_normalization import PixelNormalization
 from keras_deit.layers.position_embedding import PositionEmbedding
 from keras_deit.layers.prefix_tokens import PrefixTokens
 from keras_deit.layers.regnet_block import RegNetBlock
+from keras_deit.layers.soft_split import SoftSplit
 from keras_deit.layers.squeeze_excite import SqueezeExcite
+from keras_deit.layers.token_performer import TokenPerformer
+from keras_deit.layers.token_reorganization import TokenReorganization
+from keras_deit.layers.token_transformer import TokenTransformer
+from keras_deit.layers.tokens_to_token import TokensToToken
 
 __all__ = [
     "ConvNorm",
@@ -22,5 +27,10 @@ __all__ = [
     "PositionEmbedding",
     "PrefixTokens",
     "RegNetBlock",
+    "SoftSplit",
     "SqueezeExcite",
+    "TokenPerformer",
+    "TokenReorganization",
+    "TokenTransformer",
+    "TokensToToken",
 ]

@@ -5,6 +5,7 @@ import keras
 from keras_deit._checks import check_share
 from keras_deit.layers.attention import MultiHeadSelfAttention
 from keras_deit.layers.feed_forward import FeedForward
+from keras_deit.layers.token_reorganization import TokenReorganization
 
 
 @keras.saving.register_keras_serializable(package="keras_deit")
@@ -13,7 +14,8 @@ class EncoderBlock(keras.layers.Layer):
 
     `x += drop_path(attention(norm1(x)))`, then `x += drop_path(mlp(norm2(x)))`.
     Stochastic depth drops a branch for whole images, each image and each branch on its
-    own, and divides the others by `1 - drop_path_rate`.
+    own, and divides the others by `1 - drop_path_rate`. With a keep rate the tokens are
+    reorganized between the two: what follows sees fewer of them.
 
     Args:
         num_heads: h; must divide the token width D.
@@ -23,16 +25,22 @@ class EncoderBlock(keras.layers.Layer):
         qkv_bias: Whether query, key and value have a bias.
         norm_epsilon: Epsilon of both layer normalizations.
         num_prefix_tokens: P, how many leading tokens are not patches.
+        keep_rate: Share of the patch tokens that stay, in (0, 1]; None for a block
+            that never reorganizes, whatever the rate of a call.
+        fuse: Whether the dropped tokens leave a fused token behind.
 
     Call arguments:
         tokens: Tokens, shape (B, P + N, D).
+        keep_rate: Rate of this call; None takes the block's.
 
     Returns:
-        Tokens, shape (B, P + N, D).
+        Tokens, shape (B, P + N, D). A block with a keep rate returns a pair: tokens,
+        fewer of them unless the rate is 1, and the indices of those that stayed, int32,
+        shape (B, K); see `TokenReorganization`.
 
     Raises:
-        ValueError: If `drop_path_rate` is outside [0, 1], or D is not a multiple of
-            `num_heads`.
+        ValueError: If `drop_path_rate` is outside [0, 1], `keep_rate` outside (0, 1],
+            or D is not a multiple of `num_heads`.
 
     Example:
     >>> tuple(EncoderBlock(num_heads=2)(keras.ops.ones((2, 5, 8))).shape)
@@ -40,7 +48,8 @@ class EncoderBlock(keras.layers.Layer):
 
     Reference:
         Dosovitskiy et al., ViT (arXiv:2010.11929), equations 2 and 3; Huang et al.,
-        stochastic depth (arXiv:1603.09382).
+        stochastic depth (arXiv:1603.09382); Liang et al., EViT (arXiv:2202.07800),
+        figure 1 for the place of the reorganization.
     """
 
     def __init__(
@@ -52,6 +61,8 @@ class EncoderBlock(keras.layers.Layer):
         qkv_bias=True,
         norm_epsilon=1e-6,
         num_prefix_tokens=1,
+        keep_rate=None,
+        fuse=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -63,6 +74,17 @@ class EncoderBlock(keras.layers.Layer):
         self.qkv_bias = qkv_bias
         self.norm_epsilon = norm_epsilon
         self.num_prefix_tokens = num_prefix_tokens
+        self.keep_rate = keep_rate
+        self.fuse = fuse
+        self.reorganization = None
+        if keep_rate is not None:
+            self.reorganization = TokenReorganization(
+                keep_rate,
+                num_prefix_tokens,
+                fuse,
+                dtype=self.dtype_policy,
+                name="reorganization",
+            )
 
     def build(self, input_shape):
         dtype = self.dtype_policy
@@ -95,14 +117,30 @@ class EncoderBlock(keras.layers.Layer):
         for layer in (self.norm1, self.attention, self.norm2, self.mlp):
             layer.build(input_shape)
 
-    def call(self, tokens, training=None):
-        x = self.attention(self.norm1(tokens))
+    def call(self, tokens, keep_rate=None, training=None):
+        x, row = self.attention(self.norm1(tokens), return_class_attention=True)
         tokens = tokens + self.drop_path1(x, training=training)
+        if self.reorganization is not None:
+            tokens, kept = self.reorganization(
+                tokens, row, keep_rate=keep_rate, return_indices=True
+            )
         x = self.mlp(self.norm2(tokens), training=training)
-        return tokens + self.drop_path2(x, training=training)
+        tokens = tokens + self.drop_path2(x, training=training)
+        return tokens if self.reorganization is None else (tokens, kept)
+
+    def compute_output_spec(self, tokens, keep_rate=None, training=None):
+        output = keras.KerasTensor(tokens.shape, dtype=self.compute_dtype)
+        if self.reorganization is None:
+            return output
+        batch, length, _ = tokens.shape
+        row = keras.KerasTensor((batch, length - self.num_prefix_tokens))
+        return self.reorganization.compute_output_spec(
+            output, row, keep_rate, return_indices=True
+        )
 
     def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
+        spec = self.compute_output_spec(keras.KerasTensor(input_shape))
+        return keras.tree.map_structure(lambda x: tuple(x.shape), spec)
 
     def get_config(self):
         return {
@@ -114,4 +152,6 @@ class EncoderBlock(keras.layers.Layer):
             "qkv_bias": self.qkv_bias,
             "norm_epsilon": self.norm_epsilon,
             "num_prefix_tokens": self.num_prefix_tokens,
+            "keep_rate": self.keep_rate,
+            "fuse": self.fuse,
         }

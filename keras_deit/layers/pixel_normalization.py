@@ -57,7 +57,8 @@ class PixelNormalization(keras.layers.Layer):
 
     def call(self, pixels):
         x = ops.cast(pixels, "float32") / 255.0
-        return ops.cast((x - self.mean) / self.std, self.compute_dtype)
+        x = ops.divide(ops.subtract(x, self.mean), self.std)
+        return ops.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -10,6 +10,8 @@ from keras import ops
 from keras_deit._checks import check
 from keras_deit.layers.attention import MultiHeadSelfAttention
 from keras_deit.layers.conv_norm import GroupedConv2D
+from keras_deit.layers.token_performer import TokenPerformer
+from keras_deit.layers.token_transformer import TokenTransformer
 
 CONVOLUTIONS = (
     GroupedConv2D,
@@ -45,9 +47,10 @@ def count_parameters(model: keras.Model) -> int:
 def count_macs(model: keras.Model) -> int:
     """Counts the multiply-adds that one image costs.
 
-    The model is run on one black image. Every convolution, dense layer and product of
-    `MultiHeadSelfAttention` that takes part is counted, with the shapes it met; nothing
-    else is (no normalization, no activation, no bias).
+    The model is run on one black image. Every convolution, every dense layer and every
+    product of an attention that takes part is counted, with the shapes it met, so that
+    a reorganization of tokens is seen; nothing else is (no normalization, no
+    activation, no bias).
 
     Args:
         model: A built model with one input of known size.
@@ -83,9 +86,11 @@ def _macs_of_call(layer: keras.layers.Layer, output) -> int:
         return math.prod(output.shape) * math.prod(layer.kernel.shape[:2])
     if isinstance(layer, CONVOLUTIONS):
         return math.prod(output.shape) * math.prod(layer.kernel.shape[:-1])
-    if isinstance(layer, MultiHeadSelfAttention):
+    if isinstance(layer, MultiHeadSelfAttention | TokenTransformer):
         tokens = output[0] if isinstance(output, tuple) else output
         return 2 * math.prod(tokens.shape) * tokens.shape[1]  # q k^T, and times v
+    if isinstance(layer, TokenPerformer):  # W q, W k, k^T v, and q times that
+        return 4 * math.prod(output.shape) * layer.num_random_features
     check(
         not (hasattr(layer, "kernel") or hasattr(layer, "depthwise_kernel")),
         "`count_macs` counts dense layers, plain and depthwise convolutions only.",

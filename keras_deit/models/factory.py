@@ -1,6 +1,8 @@
 """From a name to a model."""
 
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 import keras
 
@@ -23,15 +25,50 @@ def image_height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]
     return tuple(pair)
 
 
-def _check_kind(name: str, value, example) -> None:
-    """Refuses a value of another kind than the variant's own; None stands for text."""
-    kind = str if example is None else type(example)
-    kinds = (float, int) if kind is float else (kind,)
-    check(
-        type(value) in kinds or (value is None and example is None),
-        f"`{name}` must be {' or '.join(k.__name__ for k in kinds)}.",
-        **{name: value},
-    )
+def _fits(value, hint) -> bool:
+    """Whether a value is of the kind that the hint of a config's field names."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        parts = get_args(hint)
+        if parts[-1] is ... and isinstance(value, tuple):
+            parts = parts[:1] * len(value)
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(parts)
+            and all(map(_fits, value, parts))
+        )
+    return type(value) in ((float, int) if hint is float else (hint,))
+
+
+def _named(hint) -> str:
+    """A hint in words."""
+    if hint is float:
+        return "float or int"
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _as_tuple(value):
+    """A list, as a JSON file has it, as a tuple; lists in it too."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
+
+
+def options_of(config) -> dict[str, object]:
+    """The fields of a config and of the configs in it, each with its hint."""
+    hints = dict(get_type_hints(type(config)))
+    for field in fields(config):
+        if is_dataclass(getattr(config, field.name)):
+            hints |= options_of(getattr(config, field.name))
+    return hints
+
+
+def _changed(config, options: dict):
+    """A config with some of its fields, or of the configs in it, replaced."""
+    changes = {}
+    for field in fields(config):
+        value = options.get(field.name, getattr(config, field.name))
+        changes[field.name] = _changed(value, options) if is_dataclass(value) else value
+    return replace(config, **changes)
 
 
 def build_model(
@@ -47,7 +84,7 @@ def build_model(
         num_classes: Y, number of classes; at least 2.
         image_size: Side of the image or (height, width), in pixels; None takes the
             variant's.
-        **overrides: Fields of the variant's config to change.
+        **overrides: Fields to change of the variant's config and of the configs in it.
 
     Returns:
         A functional `keras.Model` under that name.
@@ -60,11 +97,13 @@ def build_model(
         num_classes >= 2, "`num_classes` must be at least 2.", num_classes=num_classes
     )
     variant = VARIANTS[name]
-    known = {field.name for field in fields(variant.config)}
-    for override, value in overrides.items():
-        check_choice("override", override, known)
-        _check_kind(override, value, getattr(variant.config, override))
+    hints = options_of(variant.config)
+    options = {option: _as_tuple(value) for option, value in overrides.items()}
+    for option, value in options.items():
+        check_choice("override", option, hints)
+        rule = f"`{option}` must be {_named(hints[option])}."
+        check(_fits(value, hints[option]), rule, **{option: value})
     if image_size is not None:
-        overrides["image_size"] = image_height_and_width(image_size)
-    config = replace(variant.config, num_classes=num_classes, **overrides)
+        options["image_size"] = image_height_and_width(image_size)
+    config = _changed(variant.config, {**options, "num_classes": num_classes})
     return variant.build(config, name=name)

@@ -42,6 +42,11 @@ def input_size(model: keras.Model) -> tuple[int, int]:
     return shape[1:3]
 
 
+def num_classes(model: keras.Model) -> int:
+    """Reads Y, the number of classes of a one-head or a distilled model."""
+    return head_logits(model_output(model), "class").shape[-1]
+
+
 def head_logits(outputs, head: str):
     """Reads one tensor of logits from what a model returned.
 

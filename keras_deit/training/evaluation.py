@@ -1,12 +1,14 @@
 """How good a model is."""
 
 import time
+from collections import Counter
+from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
 from keras_deit._checks import check
-from keras_deit.models.inference import head_logits, model_output
+from keras_deit.models.inference import head_logits, model_output, num_classes
 
 HEAD_NAMES = ("class", "distillation", "fused")
 
@@ -16,28 +18,61 @@ def heads_of(model: keras.Model) -> tuple[str, ...]:
     return HEAD_NAMES if isinstance(model_output(model), dict) else ("class",)
 
 
-def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, dict]:
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        scores: For each head, `top1` and `top5`: shares of the images whose class is
+            the best, or among the five best, in [0, 1].
+        confusion: How often the last of the heads took a class for a class: number of
+            images by (label, decision).
+    """
+
+    scores: dict[str, dict[str, float]]
+    confusion: Counter
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well a class is known.
+
+    Attributes:
+        label: The class.
+        num_images: How many images of it there were.
+        top1: Share of them that was known, in [0, 1].
+        mistaken_for: What they were taken for most often, when not for themselves.
+    """
+
+    label: int
+    num_images: int
+    top1: float
+    mistaken_for: int
+
+
+def evaluate(
+    model: keras.Model, batches: tf.data.Dataset, progress: bool = False
+) -> Evaluation:
     """Measures the accuracy of each head.
 
     Args:
         model: A one-head or a distilled model.
         batches: (pixels, labels, sample_weight), labels (B, Y); images of weight 0 are
             not counted.
+        progress: Whether to show a bar on standard error, if that is a terminal.
 
     Returns:
-        For each head, `top1` and `top5`: shares of the images whose class is the best,
-        or among the five best, in [0, 1].
+        The scores of each head, and the confusion of the last.
 
     Raises:
         ValueError: If model and dataset differ in their number of classes.
     """
     heads = heads_of(model)
-    model_classes = head_logits(model_output(model), heads[-1]).shape[-1]
     data_classes = batches.element_spec[1].shape[-1]
     check(
-        model_classes == data_classes,
+        num_classes(model) == data_classes,
         "Model and dataset must have the same classes.",
-        model_classes=model_classes,
+        model_classes=num_classes(model),
         dataset_classes=data_classes,
     )
 
@@ -51,17 +86,64 @@ def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, dict]:
             for k in (1, 5):
                 hit = tf.math.in_top_k(classes, logits, min(k, logits.shape[-1]))
                 counts[head, k] = tf.reduce_sum(tf.cast(hit, tf.float32) * weight)
-        return counts, tf.reduce_sum(weight)
+        pairs = tf.stack([classes, tf.argmax(logits, axis=-1)], axis=-1)  # (B, 2)
+        return counts, tf.reduce_sum(weight), tf.boolean_mask(pairs, weight > 0)
 
     total, sums = 0.0, dict.fromkeys([(h, k) for h in heads for k in (1, 5)], 0.0)
-    for batch in batches:
-        counts, weight = count(*batch)
+    confusion = Counter()
+    for batch in _tracked(batches) if progress else batches:
+        counts, weight, pairs = count(*batch)
         total += float(weight)
         sums = {key: sums[key] + float(counts[key]) for key in sums}
-    return {
+        confusion.update(map(tuple, pairs.numpy().tolist()))
+    scores = {
         head: {"top1": sums[head, 1] / total, "top5": sums[head, 5] / total}
         for head in heads
     }
+    return Evaluation(scores, confusion)
+
+
+def _tracked(batches: tf.data.Dataset):
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    length = int(batches.cardinality())
+    return track(
+        batches,
+        "Evaluating",
+        total=length if length > 0 else None,
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def worst_classes(confusion: Counter, count: int) -> list[ClassScore]:
+    """Lists the classes that are known least.
+
+    Args:
+        confusion: Number of images by (label, decision).
+        count: How many classes to list; only those with mistakes are.
+
+    Returns:
+        The classes, the worst first; of two alike that with more images.
+    """
+    images, mistakes = Counter(), {}
+    for (label, decision), number in confusion.items():
+        images[label] += number
+        if decision != label:
+            mistakes.setdefault(label, Counter())[decision] += number
+    scores = [
+        ClassScore(
+            label,
+            images[label],
+            top1=1 - wrong.total() / images[label],
+            mistaken_for=min(wrong, key=lambda other: (-wrong[other], other)),
+        )
+        for label, wrong in mistakes.items()
+    ]
+    scores.sort(key=lambda score: (score.top1, -score.num_images, score.label))
+    return scores[:count]
 
 
 def images_per_second(model: keras.Model, batch_size: int = 64, rounds: int = 9):

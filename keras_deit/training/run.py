@@ -11,8 +11,8 @@ import keras
 
 from keras_deit._checks import check
 from keras_deit.data.augmentation import Augmentation
+from keras_deit.data.image_folder import naming_unreadable_images
 from keras_deit.data.pipeline import Batches, load
-from keras_deit.data.sources import naming_unreadable_images
 from keras_deit.data.views import VIEW_FORMAT
 from keras_deit.distillation.distiller import Distiller
 from keras_deit.distillation.teacher import Teacher
@@ -101,7 +101,7 @@ def train(
                 keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
             ],
         )
-        scores = evaluate(distiller.student, batches.validation)
+        scores = evaluate(distiller.student, batches.validation).scores
     _finish(output, scores, saver)
     return Result(output, distiller.student, scores)
 
@@ -121,7 +121,9 @@ def _load(recipe: Recipe, download: bool) -> Batches:
         augmentation=Augmentation(
             recipe.crop_area, recipe.crop_aspect_ratio, recipe.flip
         ),
-        crop_ratio=config.preprocessing.crop_ratio,
+        crop_ratio=recipe.model_overrides.get(
+            "crop_ratio", config.preprocessing.crop_ratio
+        ),
         label_smoothing=recipe.label_smoothing,
         download=download,
     )

@@ -7,6 +7,7 @@ import keras
 
 from keras_deit.models.factory import build_model
 from keras_deit.weights.loader import load_weights
+from keras_deit.weights.pretrained import pretrained_file
 
 
 def create_model(
@@ -29,10 +30,12 @@ def create_model(
             says so.
         image_size: Side of the image or (height, width), in pixels; None takes the
             variant's.
-        weights: None for fresh weights, or the path of a `.keras` or `.weights.h5`
-            file.
+        weights: None for fresh weights; "pretrained" for the published ones, which are
+            downloaded once; or the path of a file: `.keras`, `.weights.h5`, or an
+            official checkpoint, `.safetensors`, `.pth` or `.pth.tar`.
         **overrides: Fields of the variant's config to change, for instance
-            `drop_path_rate=0.1`, `distilled=True` or `dtype="mixed_bfloat16"`.
+            `keep_rate=0.7`, `drop_path_rate=0.1`, `distilled=True`,
+            `dtype="mixed_bfloat16"`, or `mean`, `std` and `crop_ratio` of the pixels.
 
     Returns:
         A functional `keras.Model`.
@@ -48,8 +51,10 @@ def create_model(
     ['class', 'distillation']
     """
     model = build_model(name, num_classes, image_size, **overrides)
+    if weights == "pretrained":
+        weights = pretrained_file(name)
     if weights is not None:
         report = load_weights(model, weights)
-        if report.fresh:
+        if report.fresh or report.resampled:
             print(report, file=sys.stderr)
     return model

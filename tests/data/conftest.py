@@ -1,20 +1,14 @@
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="session")
-def shared_data():
-    """The folder of real data for experiments; it is no part of the repository."""
-    shared = Path(os.environ.get("KERAS_DEIT_SHARED", ROOT.parent / "shared"))
-    if not (shared / "data").is_dir():
-        pytest.skip(f"there is no real data in {shared}: set KERAS_DEIT_SHARED")
-    return shared / "data"
+def shared_data(shared):
+    """The folder of real data for experiments."""
+    return shared("data")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_deit.data.geometry import decode_image, evaluation_view, resize
+from keras_deit.data.geometry import decode_image, evaluation_view, read_image, resize
 
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -186,3 +186,26 @@ def test_a_gif_stands_for_its_first_frame(tmp_path):
 def test_what_is_no_image_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(b"hello")
+
+
+def test_reads_an_image_file(photographs):
+    image = read_image(str(photographs[0]))
+    assert (tuple(image.shape), image.dtype) == ((427, 640, 3), tf.uint8)
+    np.testing.assert_array_equal(image, decode_image(photographs[0].read_bytes()))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    for path in (tmp_path / "gone.png", tmp_path):  # a folder is no file
+        with pytest.raises(FileNotFoundError, match=rf"There is no file '{path}'\."):
+            read_image(str(path))
+
+
+def test_a_file_that_is_no_whole_image_is_refused_by_its_name(tmp_path, photographs):
+    photograph = photographs[0].read_bytes()
+    damaged = {"text.png": b"hello", "empty.png": b"", "cut.jpg": photograph[:9000]}
+    for name, data in damaged.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        rule = r"^`path` must be a whole JPEG, PNG, BMP or GIF image\. Received: path="
+        with pytest.raises(ValueError, match=rf"{rule}'{path}'\.$"):
+            read_image(str(path))

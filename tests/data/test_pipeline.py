@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_deit.data.augmentation import Augmentation, training_view
 from keras_deit.data.geometry import evaluation_view
 from keras_deit.data.pipeline import evaluation_batches, load, training_batches
-from keras_deit.data.sources import Source
+from keras_deit.data.source import Source
 from keras_deit.data.views import epoch_order, view_key
 
 SIZE = (8, 6)

@@ -5,28 +5,23 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from keras_deit.data.sources import load_source, naming_unreadable_images
+from keras_deit.data.sources import load_source
 
 SPLITS = ("train", "validation")
 
 
 def labels_of(source):
-    return [int(e["label"]) for e in source.in_order()]
+    return [int(e["label"]) for e in source.in_order().as_numpy_iterator()]
 
 
 def contents(source):
     """The pixels of each image."""
-    return [e["image"].numpy().tobytes() for e in source.in_order()]
+    return [e["image"].tobytes() for e in source.in_order().as_numpy_iterator()]
 
 
 def ids(dataset):
     return [int(e["id"]) for e in dataset]
-
-
-def files_of(source):
-    return {path.rpartition("/")[2] for path in source.paths}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +63,17 @@ def test_the_digits_of_both_splits_are_other_images(digits):
     assert len(set(train + validation)) == 1797
 
 
+def test_all_digits_are_those_of_both_splits(digits):
+    everything = load_source("digits", "all")
+    assert everything.num_examples == 1797
+    assert everything.class_names == digits[0].class_names
+    pairs = [
+        Counter(zip(contents(s), labels_of(s), strict=True))
+        for s in (everything, *digits)
+    ]
+    assert pairs[0] == pairs[1] + pairs[2]
+
+
 def test_a_fifth_of_each_digit_is_held_out(digits):
     train, validation = (Counter(labels_of(source)) for source in digits)
     for label in range(10):
@@ -102,82 +108,12 @@ def test_the_digits_are_the_same_at_every_call(digits):
         assert labels_of(again) == labels_of(source)
 
 
-def test_an_id_is_the_number_of_the_example_in_any_order(digits):
-    source = digits[1]
-    assert ids(source.in_order()) == list(range(359))
-    by_id = dict(zip(range(359), contents(source), strict=True))
-    for example in source.shuffled(0, 3).take(20):
-        assert example["image"].numpy().tobytes() == by_id[int(example["id"])]
-
-
-def test_an_epoch_has_one_order_and_the_next_another(digits):
-    source = digits[1]
-    order = ids(source.shuffled(0, 1))
-    assert sorted(order) == list(range(359))
-    assert order == ids(source.shuffled(0, 1))
-    assert order != ids(source.shuffled(0, 2))
-    assert order != ids(source.shuffled(1, 1))
-
-
-@pytest.mark.parametrize("second", ["validation", "val", "test"])
-def test_a_folder_may_hold_both_splits(tmp_path, write_images, second):
-    for split, count in (("train", 3), (second, 2)):
-        for name in ("cat", "dog"):
-            write_images(tmp_path / split / name, count)
-    train, validation = (load_source(str(tmp_path), split) for split in SPLITS)
-    assert train.class_names == validation.class_names == ("cat", "dog")
-    assert labels_of(train) == [0, 0, 0, 1, 1, 1]
-    assert labels_of(validation) == [0, 0, 1, 1]
-    assert all("/train/" in path for path in train.paths)
-    assert all(f"/{second}/" in path for path in validation.paths)
-
-
-def test_the_name_validation_comes_before_val_and_test(tmp_path, write_images):
-    for count, split in enumerate(("train", "validation", "val", "test"), start=1):
-        for name in ("cat", "dog"):
-            write_images(tmp_path / split / name, count)
-    assert load_source(str(tmp_path), "validation").num_examples == 4
-
-
-def test_labels_follow_the_names_of_the_class_folders(tmp_path, write_images):
-    for index, name in enumerate(("zebra", "ant", "Mole", ".hidden")):
-        write_images(tmp_path / name, 5)
-        grey = Image.new("RGB", (4, 4), (index, index, index))
-        grey.save(tmp_path / name / "0.png")
-    source = load_source(str(tmp_path), "train")
-    assert source.class_names == ("Mole", "ant", "zebra")
-    for path, label in zip(source.paths, labels_of(source), strict=True):
-        assert f"/{source.class_names[label]}/" in path
-    for example in source.in_order():
-        if example["image"].shape == (4, 4, 3):
-            folder = ("zebra", "ant", "Mole")[int(example["image"][0, 0, 0])]
-            assert source.class_names[int(example["label"])] == folder
-
-
-def test_images_are_found_by_their_endings_in_folders_of_any_depth(
-    tmp_path, write_images
-):
-    write_images(tmp_path / "cat", 1, ".PNG")
-    write_images(tmp_path / "cat" / "more" / "and_more", 1, ".jpeg")
-    write_images(tmp_path / "dog", 1, ".bmp")
-    write_images(tmp_path / "dog", 1, ".gif")
-    (tmp_path / "dog" / "notes.txt").write_text("a text")
-    source = load_source(str(tmp_path), "train")
-    assert files_of(source) == {"00.PNG", "00.jpeg", "00.bmp", "00.gif"}
-    assert [len(e["image"].shape) for e in source.in_order()] == [3] * 4
-
-
-def test_a_fifth_of_each_class_of_a_folder_is_held_out(tmp_path, write_images):
-    counts = {"ant": 10, "bee": 23, "cat": 2}
-    for name, count in counts.items():
-        write_images(tmp_path / name, count)
-    train, validation = (load_source(str(tmp_path), split) for split in SPLITS)
-    assert Counter(labels_of(validation)) == {0: 2, 1: 5}  # of 2 cats none
-    assert Counter(labels_of(train)) == {0: 8, 1: 18, 2: 2}
-    assert not set(train.paths) & set(validation.paths)
-    assert len(set(train.paths + validation.paths)) == 35
-    for split, source in zip(SPLITS, (train, validation), strict=True):
-        assert load_source(str(tmp_path), split).paths == source.paths
+def test_a_folder_is_looked_for_before_a_name(tmp_path, write_images, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "mnist" / name, 5)
+    sizes = {s: load_source("mnist", s).num_examples for s in (*SPLITS, "all")}
+    assert sizes == {"train": 8, "validation": 2, "all": 10}
 
 
 def test_a_folder_may_lie_in_the_home_of_the_user(tmp_path, write_images, monkeypatch):
@@ -243,7 +179,9 @@ def test_no_image_of_a_stream_is_left_out_in_every_epoch(cifar10, monkeypatch):
     assert seen == set(range(24))
 
 
-def test_a_dataset_with_one_split_has_its_last_tenth_held_out(tmp_path, monkeypatch):
+@pytest.fixture
+def store_flowers(tmp_path, monkeypatch):
+    """Prepares 20 grey images as `tf_flowers`, `store_flowers("train", ...)`."""
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
@@ -255,18 +193,51 @@ def test_a_dataset_with_one_split_has_its_last_tenth_held_out(tmp_path, monkeypa
     monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path))
     images = [np.full((4, 4, 3), i, np.uint8) for i in range(20)]
     examples = [{"image": image, "label": 0} for image in images]
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="tf_flowers",
-        version="3.0.1",
-        data_dir=tmp_path,
-        features=features,
-        split_datasets={"train": list(enumerate(examples))},
-    )
+
+    def store(*splits):
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name="tf_flowers",
+            version="3.0.1",
+            data_dir=tmp_path,
+            features=features,
+            split_datasets={split: list(enumerate(examples)) for split in splits},
+        )
+
+    return store
+
+
+def test_a_dataset_with_one_split_has_its_last_tenth_held_out(store_flowers):
+    store_flowers("train")
     train, validation = (load_source("tf_flowers", split) for split in SPLITS)
     assert (train.num_examples, validation.num_examples) == (18, 2)
     assert len(contents(train)) == 18
     assert len(set(contents(train) + contents(validation))) == 20
     assert ids(validation.in_order()) == [0, 1]
+    everything = load_source("tf_flowers", "all")
+    assert everything.num_examples == 20
+    assert contents(everything) == contents(train) + contents(validation)
+
+
+def test_all_images_are_those_for_training_where_others_are_no_second_split(
+    store_flowers,
+):
+    store_flowers("train", "unlabeled")
+    assert load_source("tf_flowers", "all").num_examples == 20
+
+
+def test_all_images_of_a_dataset_with_splits_are_refused(store_flowers):
+    store_flowers("train", "test")
+    rule = r"`split` 'all' is for a dataset without 'test'\. Received: dataset='tf_fl"
+    with pytest.raises(ValueError, match=rule):
+        load_source("tf_flowers", "all")
+
+
+def test_a_dataset_with_test_images_alone_is_for_evaluation(store_flowers):
+    store_flowers("test")
+    assert load_source("tf_flowers", "validation").num_examples == 20
+    rule = r"no images for 'train'\. Received: dataset='tf_flowers', splits=\['test'\]"
+    with pytest.raises(ValueError, match=rule):
+        load_source("tf_flowers", "train")
 
 
 def test_an_unknown_split_is_refused():
@@ -309,92 +280,6 @@ def test_a_download_that_fails_says_what_was_tried(no_datasets, monkeypatch):
     message = rf"could not prepare 'mnist' in {no_datasets}/.*: no way to the network"
     with pytest.raises(FileNotFoundError, match=message):
         load_source("mnist", "train", download=True)
-
-
-def test_a_folder_of_fewer_than_two_classes_is_refused(tmp_path, write_images):
-    rule = r"must hold one folder for each of at least two classes\. Received: folder="
-    with pytest.raises(ValueError, match=rule + r".*classes=\[\]"):
-        load_source(str(tmp_path), "train")
-    write_images(tmp_path / "cat", 3)
-    with pytest.raises(ValueError, match=rule + r".*classes=\['cat'\]"):
-        load_source(str(tmp_path), "train")
-
-
-def test_a_class_without_images_is_refused(tmp_path, write_images):
-    write_images(tmp_path / "cat", 3)
-    (tmp_path / "dog").mkdir()
-    (tmp_path / "dog" / "dog.txt").write_text("a text")
-    rule = r"Each class folder must hold images \(.jpg, .*\)\. Received: folder='.*/dog"
-    with pytest.raises(ValueError, match=rule):
-        load_source(str(tmp_path), "train")
-
-
-def test_splits_of_other_classes_are_refused(tmp_path, write_images):
-    for folder in ("train/cat", "train/dog", "val/cat", "val/cow"):
-        write_images(tmp_path / folder, 2)
-    rule = (
-        r"must hold the same classes\. Received: only_in_train=\['dog'\], "
-        r"only_in_validation=\['cow'\]"
-    )
-    for split in SPLITS:
-        with pytest.raises(ValueError, match=rule):
-            load_source(str(tmp_path), split)
-
-
-def test_a_split_without_images_is_refused(tmp_path, write_images):
-    for name in ("cat", "dog"):
-        write_images(tmp_path / name, 1)  # nothing to hold out
-    rule = r"too few images to hold out a fifth .*Received: folder='.*', images=2"
-    with pytest.raises(ValueError, match=rule):
-        load_source(str(tmp_path), "validation")
-
-
-def test_unreadable_images_are_named(tmp_path, write_images):
-    for name in ("cat", "dog"):
-        write_images(tmp_path / name, 10)
-    whole = (tmp_path / "cat" / "03.png").read_bytes()
-    for index in range(4):
-        (tmp_path / "cat" / f"0{index}.png").write_bytes(whole[: len(whole) // 2])
-        (tmp_path / "dog" / f"0{index}.png").write_text("hello")
-    sources = [load_source(str(tmp_path), split) for split in SPLITS]
-    message = r"^8 of 20 images cannot be decoded; remove or repair them: [^,]*"
-    with (
-        pytest.raises(ValueError, match=message + r"\.png(, [^,]*\.png){4}$") as raised,
-        naming_unreadable_images(*sources),
-    ):
-        for source in sources:
-            list(source.in_order())
-    for path in str(raised.value).partition("them: ")[2].split(", "):
-        assert path.rpartition("/")[2] in {"00.png", "01.png", "02.png", "03.png"}
-
-
-def test_other_errors_of_tensorflow_pass(tmp_path, write_images):
-    for name in ("cat", "dog"):
-        write_images(tmp_path / name, 5)
-    source = load_source(str(tmp_path), "train")
-    with (
-        pytest.raises(tf.errors.InvalidArgumentError, match="another fault"),
-        naming_unreadable_images(source),
-    ):
-        tf.debugging.assert_equal(1, 2, "another fault")
-
-
-def test_where_nothing_fails_nothing_is_raised(digits):
-    with naming_unreadable_images(*digits):
-        pass
-
-
-def test_refuses_a_folder_of_training_images_alone(tmp_path, write_images):
-    for name in ("cat", "dog"):
-        write_images(tmp_path / "train" / name, 2)
-    with pytest.raises(ValueError, match=r"`train` must also hold one of \['valid"):
-        load_source(str(tmp_path), "train")
-
-
-def test_a_class_may_be_called_train(tmp_path, write_images):
-    for name in ("car", "train"):
-        write_images(tmp_path / name, 5)
-    assert load_source(str(tmp_path), "train").class_names == ("car", "train")
 
 
 def test_a_version_that_does_not_exist_is_refused():

@@ -1,10 +1,18 @@
+from dataclasses import replace
+
 import keras
 import pytest
 
 from keras_deit.layers.conv_norm import ConvNorm, GroupedConv2D
 from keras_deit.layers.encoder_block import EncoderBlock
+from keras_deit.layers.token_performer import TokenPerformer
+from keras_deit.layers.token_transformer import TokenTransformer
 from keras_deit.models.complexity import count_macs, count_parameters
 from keras_deit.models.factory import build_model
+from keras_deit.models.reorganization import with_keep_rate, with_kept_patches
+from keras_deit.models.variants import VARIANTS
+from tests.models.arithmetic import transformer_macs
+from tests.models.weightless import weightless
 
 
 @keras.saving.register_keras_serializable(package="keras_deit_tests")
@@ -37,6 +45,72 @@ def test_macs_of_an_encoder_block_by_hand():
     # 5 tokens of width 8: q, k, v and projection 4 * 5 * 8 * 8 = 1280, the MLP
     # 2 * 5 * 8 * 24 = 1920; q k^T and its product with v 2 * 5 * 5 * 8 = 400.
     assert count_macs(model) == 1280 + 1920 + 400
+
+
+@pytest.mark.parametrize(("fuse", "left"), [(True, 4), (False, 3)])
+def test_macs_of_a_block_that_reorganizes_by_hand(fuse, left):
+    # One class token and 4 patches, of which 2 stay: the MLP sees fewer tokens.
+    image = keras.Input((5, 8))
+    block = EncoderBlock(num_heads=2, mlp_ratio=3.0, keep_rate=0.5, fuse=fuse)
+    model = keras.Model(image, block(image))
+    assert count_macs(model) == 1280 + 2 * left * 8 * 24 + 400
+
+
+def test_macs_of_a_token_performer_by_hand():
+    # 5 tokens of width 6 become ones of width 4. Key, query and value 5 * 6 * 12 = 360,
+    # projection and MLP 3 * 5 * 4 * 4 = 240. With 3 random features, W k and W q are
+    # 2 * 5 * 3 * 4 = 120, k^T v and its product with q again.
+    model = sequential((5, 6), TokenPerformer(4, num_random_features=3))
+    assert count_macs(model) == 360 + 240 + 2 * 120
+
+
+def test_macs_of_a_token_transformer_by_hand():
+    # As above, but q k^T and its product with v are 2 * 5 * 5 * 4 = 200.
+    assert count_macs(sequential((5, 6), TokenTransformer(4))) == 360 + 240 + 200
+
+
+@pytest.fixture(scope="module")
+def deit_small():
+    """DeiT-S as EViT has it, with and without a fused token."""
+    with weightless() as build:
+        name = "evit_small_patch16_224"
+        yield {fuse: build(name, fuse=fuse) for fuse in (True, False)}
+
+
+@pytest.mark.parametrize(
+    ("rate", "fuse", "gmacs"),
+    [
+        (1.0, True, 4.599),
+        (0.9, True, 4.022),
+        (0.8, True, 3.477),
+        (0.7, True, 3.029),
+        (0.6, True, 2.635),
+        (0.5, True, 2.309),
+        (1.0, False, 4.599),
+        (0.9, False, 3.988),
+        (0.8, False, 3.444),
+        (0.7, False, 2.997),
+        (0.6, False, 2.608),
+        (0.5, False, 2.282),
+    ],
+)
+def test_reorganization_saves_what_was_published(rate, fuse, gmacs, deit_small):
+    macs = count_macs(with_keep_rate(deit_small[fuse], rate))
+    assert macs / 1e9 == pytest.approx(gmacs, abs=0.0006)
+    config = VARIANTS["evit_small_patch16_224"].config
+    encoder = replace(config.encoder, keep_rate=rate, fuse=fuse)
+    assert macs == transformer_macs(replace(config, encoder=encoder))
+
+
+def test_a_small_transformer_costs_what_the_formulas_say():
+    """With all that the variants of the table do not have together."""
+    changes = {"distilled": True, "keep_rate": 0.6, "fuse": False, "depth": 5}
+    model = build_model("t2t_vit_micro_32", 7, image_size=(32, 48), **changes)
+    config = VARIANTS["t2t_vit_micro_32"].config
+    encoder = replace(config.encoder, num_classes=7, **changes)
+    config = replace(config, image_size=(32, 48), encoder=encoder)
+    assert count_macs(model) == transformer_macs(config)
+    assert count_macs(with_kept_patches(model)) == transformer_macs(config)
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,42 @@ def test_a_whole_image_is_not_cropped():
     assert WHOLE_IMAGE.crop_ratio == 1.0
 
 
+def published(name):
+    """What the published weights of a variant expect; ours take small images whole."""
+    if "micro" in name:
+        return WHOLE_IMAGE
+    if name.startswith("vit_") and "depth8" not in name:  # those of "augreg"
+        crop_ratio = 1.0 if name.endswith("384") else 0.9
+        return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), crop_ratio)
+    crop_ratio = 0.875
+    if name.startswith("t2t_"):
+        crop_ratio = 0.9
+    if name in ("regnety_032", "regnety_040", "regnety_080", "regnety_160"):
+        crop_ratio = 0.95
+    return Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop_ratio)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_only_images_of_32_pixels_are_taken_whole(name):
-    config = VARIANTS[name].config
-    small = config.image_size == (32, 32)
-    assert config.preprocessing == (WHOLE_IMAGE if small else IMAGENET)
+def test_a_variant_expects_what_its_published_weights_do(name):
+    assert VARIANTS[name].config.preprocessing == published(name)
+
+
+@pytest.mark.parametrize("name", ["deit_micro_patch4_32", "regnety_micro_32"])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"mean": (0.1, 0.2, 0.3)}, Preprocessing((0.1, 0.2, 0.3), (0.5,) * 3, 1.0)),
+        ({"std": [0.1, 0.2, 0.3]}, Preprocessing((0.5,) * 3, (0.1, 0.2, 0.3), 1.0)),
+        ({"crop_ratio": 0.9}, Preprocessing((0.5,) * 3, (0.5,) * 3, 0.9)),
+    ],
+)
+def test_one_number_of_a_variant_can_be_changed(name, change, expected):
+    assert preprocessing_of(build_model(name, 3, depth=1, **change)) == expected
+
+
+def test_refuses_a_crop_ratio_that_is_no_share():
+    with pytest.raises(ValueError, match="`crop_ratio` must be in .*crop_ratio=1.5"):
+        build_model("deit_micro_patch4_32", 3, depth=0, crop_ratio=1.5)
 
 
 def test_becomes_the_first_layer_of_a_model():
@@ -43,7 +74,9 @@ def test_becomes_the_first_layer_of_a_model():
     np.testing.assert_array_equal(keras.ops.cast(output, "float32"), [[[[2.0] * 3]]])
 
 
-@pytest.mark.parametrize("name", ["deit_micro_patch4_32", "regnety_micro_32"])
+@pytest.mark.parametrize(
+    "name", ["deit_micro_patch4_32", "t2t_vit_micro_32", "regnety_micro_32"]
+)
 def test_a_model_remembers_what_it_expects(name):
     expected = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.9)
     model = build_model(name, num_classes=3, depth=1, preprocessing=expected)

@@ -5,6 +5,7 @@ import pytest
 from keras_deit.models.factory import build_model
 from keras_deit.models.regnet import RegNetConfig, regnet, regnet_stages
 from keras_deit.models.variants import VARIANTS
+from tests.models.weightless import weightless
 
 # (depth, width, groups) of each stage, and the squeeze widths of its first block and
 # of its others; of a stage of one block there are no others.
@@ -76,7 +77,8 @@ def test_stages_are_the_published_ones(name):
 
 
 def test_squeezes_to_the_published_widths():
-    model = build_model("regnety_040")
+    with weightless() as build:
+        model = build("regnety_040")
     for index, row in enumerate(STAGES["regnety_040"], start=1):
         for block in range(row[0]):
             layer = model.get_layer(f"stage_{index}_block_{block}")

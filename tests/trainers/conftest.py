@@ -2,10 +2,12 @@ import contextlib
 import io
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_deit import create_model, save_weights
 from trainers.__main__ import main
 
 QUICK = ("--epochs=1", "--set=batch_size=256", "--set=warmup_epochs=0")
@@ -83,6 +85,57 @@ def artifacts(student):
         "export", f"--model={student.folder}/last.keras", f"--output={folder}"
     )
     return SimpleNamespace(folder=folder, said=said)
+
+
+@pytest.fixture(scope="session")
+def micro_weights(tmp_path_factory):
+    """Random weights of `deit_micro_patch4_32` with ten classes: the file."""
+    keras.utils.set_random_seed(1)
+    model = create_model("deit_micro_patch4_32", num_classes=10)
+    for weight in model.trainable_weights:  # also biases, and heads of some size
+        weight.assign(weight + 0.2 * keras.random.normal(weight.shape))
+    path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
+    save_weights(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def micro(micro_weights):
+    """The flags of the model with those weights."""
+    return (
+        "--model=deit_micro_patch4_32",
+        "--num_classes=10",
+        f"--weights={micro_weights}",
+    )
+
+
+@pytest.fixture(scope="session")
+def answering(tmp_path_factory):
+    """`answering(*shares)`: a model that answers any image so, by each head: flags."""
+
+    def flags(*shares):
+        name = ("deit_micro_patch4_32", "deit_micro_distilled_patch4_32")[
+            len(shares) - 1
+        ]
+        model = create_model(name, num_classes=len(shares[0]))
+        for head, probabilities in zip(("class", "distillation"), shares, strict=False):
+            kernel, bias = model.get_layer(f"{head}_head").weights
+            kernel.assign(keras.ops.zeros_like(kernel))
+            bias.assign(np.log(probabilities))
+        path = tmp_path_factory.mktemp("weights") / "answer.safetensors"
+        save_weights(model, path)
+        size = f"--num_classes={len(shares[0])}"
+        return (f"--model={name}", size, f"--weights={path}")
+
+    return flags
+
+
+@pytest.fixture
+def names_of_imagenet(monkeypatch):
+    """Names of ImageNet's classes that are not fetched."""
+    names = tuple(f"animal {label}" for label in range(1000))
+    monkeypatch.setattr("keras_deit.data.imagenet.imagenet_names", lambda: names)
+    return names
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 import json
 
+import numpy as np
 import pytest
 
+from keras_deit import create_model, with_keep_rate
 from trainers.__main__ import main
 
 
@@ -44,10 +46,12 @@ def exported(monkeypatch, run_program, tmp_path):
     received = {}
 
     def saved_model(model, path, labels, images, head):
+        run.model = model
         received["saved_model"] = (path, labels, len(images), head)
         return path / "1"
 
     def tflite(model, path, labels, images, head):
+        run.model = model
         received["tflite"] = (path, labels, len(images), head)
 
     monkeypatch.setattr("keras_deit.export.saved_model", saved_model)
@@ -81,7 +85,27 @@ def test_without_labels_the_classes_are_numbered(exported, student, tmp_path):
     copy = tmp_path / "copy.keras"
     copy.write_bytes((student.folder / "last.keras").read_bytes())
     received = exported(f"--model={copy}", "--formats=tflite")
-    assert received["tflite"][1] is None
+    assert received["tflite"][1] == [str(number) for number in range(10)]
+
+
+def test_a_variant_with_its_weights_is_exported(
+    exported, micro, micro_weights, names_of_imagenet
+):
+    received = exported(*micro, "--formats=tflite", "--keep_rate=0.5")
+    assert received["tflite"][1] == [str(number) for number in range(10)]
+    twin = create_model("deit_micro_patch4_32", 10, weights=micro_weights)
+    pixels = np.random.default_rng(0).random((2, 32, 32, 3), np.float32) * 255
+    np.testing.assert_array_equal(
+        exported.model(pixels, training=False),
+        with_keep_rate(twin, 0.5)(pixels, training=False),
+    )
+
+
+def test_1000_classes_are_called_as_imagenet_does(
+    exported, answering, names_of_imagenet
+):
+    received = exported(*answering(np.full(1000, 1e-3)), "--formats=saved_model")
+    assert received["saved_model"][1] == list(names_of_imagenet)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +164,18 @@ def test_an_artifact_that_differs_is_refused(refusal, model, tmp_path, monkeypat
     message = refusal("export", model, f"--output={tmp_path}/models/m")
     assert "The exported artifact differs from the model" in message
     assert names_in(tmp_path) == []
+
+
+def test_a_variant_is_written_with_its_proof(run_program, answering, tmp_path):
+    flags = (*answering([0.25, 0.75]), "--formats=tflite")
+    done = run_program("export", *flags, f"--output={tmp_path}/micro")
+    assert done.code == 0, done.err
+    assert names_in(tmp_path / "micro") == [
+        "micro.certificate.json",
+        "micro.labels.txt",
+        "micro.tflite",
+    ]
+    assert (tmp_path / "micro" / "micro.labels.txt").read_text() == "0\n1\n"
 
 
 def test_the_output_may_be_the_folder_one_is_in(model, tmp_path, monkeypatch):

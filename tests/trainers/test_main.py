@@ -7,6 +7,7 @@ import pytest
 from trainers.__main__ import PROGRAMS, main
 
 ROOT = Path(__file__).parents[2]
+OF_A_MODEL = ("evaluate", "classify", "export")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
@@ -35,12 +36,23 @@ def test_help_of_a_program_explains_its_flags(run_program, program, flag):
     assert done.out.startswith(f"python -m trainers {program} [flags]")
     assert f"python -m trainers {program} --" in done.out.partition("Flags:")[0]
     assert "  --debug\n      Show where an error is." in done.out
-    assert "  --output\n" in done.out or program == "evaluate"
+    writes = program not in ("evaluate", "classify", "variants")
+    assert ("  --output\n" in done.out) is writes
+    assert ("  --weights\n" in done.out) is (program in OF_A_MODEL)
+    if program in OF_A_MODEL:
+        assert "Weights of a variant: 'pretrained', which are downloaded" in done.out
+
+
+def test_help_says_what_a_program_takes_beside_its_flags(run_program):
+    first = {p: run_program(p, "--help").out.splitlines()[0] for p in PROGRAMS}
+    assert first["classify"] == "python -m trainers classify [flags] IMAGE ..."
+    assert first["evaluate"] == "python -m trainers evaluate [flags]"
+    assert [p for p in PROGRAMS if not first[p].endswith("[flags]")] == ["classify"]
 
 
 def test_help_names_choices_and_defaults(run_program):
     said = run_program("export", "--help").out
-    assert "<fused|fused_softmax|class|distillation>: Which head answers." in said
+    assert "<fused|fused_softmax|class|distillation>: Which head answers; " in said
     assert "What to export. Default: saved_model,tflite." in said
     said = run_program("train", "--help").out
     assert "<none|soft|hard>: What the student learns" in said
@@ -48,11 +60,18 @@ def test_help_names_choices_and_defaults(run_program):
 
 
 def test_help_comes_without_importing_what_takes_seconds():
-    command = [sys.executable, "-X", "importtime", "-m", "trainers", "train", "--help"]
+    code = """
+import sys
+from trainers.__main__ import PROGRAMS, main
+for program in PROGRAMS:
+    main([program, "--help"])
+print(*sys.modules, file=sys.stderr)
+"""
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "--teacher" in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.stdout.count("[flags]") == len(PROGRAMS)
+    imported = set(done.stderr.split())
     assert "absl.flags" in imported
     assert not {"tensorflow", "keras", "numpy", "keras_deit"} & imported
 
@@ -98,6 +117,29 @@ def test_a_wrong_flag_is_refused_with_a_way_to_the_flags(
 def test_what_is_no_flag_is_refused(refusal, rest):
     message = refusal("train", "--output=run", *rest)
     assert message == f"Flags look like --name=value. Received: {' '.join(rest)}."
+
+
+def test_what_is_no_flag_is_refused_before_a_flag_too(refusal):
+    message = refusal("train", "digits", "--output=run")
+    assert message == "Flags look like --name=value. Received: digits."
+
+
+def test_arguments_of_a_program_may_stand_before_its_flags(monkeypatch, run_program):
+    received = []
+
+    def note(values, arguments):
+        received.append((values.model, values.top, arguments))
+
+    monkeypatch.setattr("trainers.classify.main", note)
+    for arguments in (
+        ("--model=m", "--top=3", "a.png", "b.png"),
+        ("a.png", "--model=m", "b.png", "--top=3"),
+        ("--model=m", "--top=3", "--", "a.png", "b.png"),
+    ):
+        assert run_program("classify", *arguments).code == 0
+    assert received == [("m", 3, ["a.png", "b.png"])] * 3
+    assert run_program("classify", "--model=m", "--", "-odd.png").code == 0
+    assert received[-1][-1] == ["-odd.png"]
 
 
 def test_debug_shows_where_an_error_is(tmp_path):

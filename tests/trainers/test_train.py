@@ -248,3 +248,24 @@ def test_an_output_under_a_file_is_refused(refusal, tmp_path):
     message = refusal("train", *QUICK, f"--output={tmp_path}/file/run")
     assert "`output` must be a folder that can be written" in message
     assert (tmp_path / "file").read_text() == "dear reader"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        ("--set=variant=t2t_vit_micro_32",),
+        (
+            "--set=variant=t2t_vit_micro_32",
+            '--set=model_overrides={"attention": "transformer", "keep_rate": 0.7}',
+        ),
+        ('--set=model_overrides={"keep_rate": 0.5, "reorganize_at": [1, 2]}',),
+    ],
+    ids=["t2t_performer", "evit_t2t_transformer", "evit"],
+)
+def test_each_kind_of_tokens_learns_the_digits(run_program, tmp_path, model):
+    training = ("--epochs=4", "--set=warmup_epochs=1", f"--output={tmp_path}/run")
+    done = run_program("train", "--recipe=digits_plain", *model, *training)
+    assert (done.code, done.err) == (0, "")
+    scores = json.loads((tmp_path / "run" / "result.json").read_text())["scores"]
+    assert scores["class"]["top1"] > 0.3  # by chance 0.1

@@ -1,0 +1,96 @@
+"""One set of weights at any keep rate, and a look at which tokens stay."""
+
+import keras
+from keras import ops
+
+from keras_deit._checks import check
+from keras_deit.layers.encoder_block import EncoderBlock
+from keras_deit.layers.token_reorganization import num_kept_tokens
+
+FUSED = -1  # stands for a fused token where the patches of an image are listed
+
+
+def _rebuilt(model: keras.Model, call_block) -> keras.Model:
+    """Connects the layers of a model anew; its reorganizing blocks by `call_block`."""
+    blocks = [x for x in model.layers if isinstance(x, EncoderBlock)]
+    check(
+        any(block.reorganization is not None for block in blocks),
+        "The model must have encoder blocks that reorganize tokens (`reorganize_at`).",
+        model=model.name,
+    )
+
+    def call(layer, *args, **kwargs):
+        if getattr(layer, "reorganization", None) is None:
+            return layer(*args, **kwargs)
+        return call_block(layer, *args, **kwargs)
+
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: layer, call_function=call
+    )
+
+
+def with_keep_rate(model: keras.Model, keep_rate: float) -> keras.Model:
+    """Builds a model with another keep rate that shares the weights of `model`.
+
+    Args:
+        model: A ViT, DeiT, EViT or T2T-ViT of this package; also one whose keep rate
+            is 1.
+        keep_rate: Share of the patch tokens that stay at each reorganization, in
+            (0, 1].
+
+    Returns:
+        A functional `keras.Model` with the same input and outputs.
+
+    Raises:
+        ValueError: If `keep_rate` is outside (0, 1], or no block of the model
+            reorganizes tokens.
+    """
+    num_kept_tokens(1, keep_rate)  # refuses a wrong rate
+
+    def call(block, *args, **kwargs):
+        return block(*args, **{**kwargs, "keep_rate": keep_rate})
+
+    return _rebuilt(model, call)
+
+
+def with_kept_patches(model: keras.Model) -> keras.Model:
+    """Builds a model that shares the weights of `model` and says which patches stay.
+
+    Args:
+        model: A model whose keep rate is below 1.
+
+    Returns:
+        A functional `keras.Model` that returns a pair: what `model` returns, and a list
+        with the patches that each reorganization keeps, int32, (B, K). A patch is
+        numbered row by row from 0, and stands in order of falling class attention; a
+        fused token that is kept is -1.
+
+    Raises:
+        ValueError: If the model reorganizes nothing.
+
+    Reference:
+        Official EViT code `visualize_mask.py`, which shows a fused token as patch 0.
+    """
+    kept_patches = []
+
+    def call(block, tokens, **kwargs):
+        rate = kwargs.get("keep_rate")
+        num_patches = tokens.shape[1] - block.num_prefix_tokens
+        tokens, kept = block(tokens, **kwargs)
+        if block.reorganization.num_kept(num_patches, rate) < num_patches:
+            if kept_patches:  # so far they are indices among what the last cut left
+                last = kept_patches[-1]
+                if block.fuse:
+                    last = ops.pad(last, ((0, 0), (0, 1)), constant_values=FUSED)
+                kept_patches.append(ops.take_along_axis(last, kept, axis=1))
+            else:
+                kept_patches.append(kept)
+        return tokens, kept
+
+    rebuilt = _rebuilt(model, call)
+    check(
+        bool(kept_patches), "The keep rate of the model must be < 1.", model=model.name
+    )
+    return keras.Model(
+        rebuilt.inputs[0], (rebuilt.output, kept_patches), name=model.name
+    )

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_as_it_stands_but_for_its_epochs(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     code, changes = re.subn(r'"epochs": \d+', '"epochs": 1', code)

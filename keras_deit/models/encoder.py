@@ -56,8 +56,8 @@ def reorganizing_blocks(config: EncoderConfig) -> tuple[int, ...]:
     """Names the blocks that reorganize tokens, from 0.
 
     Raises:
-        ValueError: If `reorganize_at` does not rise, or names a block that is not
-            there.
+        ValueError: If `reorganize_at` does not rise, names a block that is not there,
+            or names none with a keep rate below 1.
 
     Example:
     >>> reorganizing_blocks(EncoderConfig(embed_dim=8, num_heads=1, depth=14))
@@ -65,12 +65,19 @@ def reorganizing_blocks(config: EncoderConfig) -> tuple[int, ...]:
     """
     depth, chosen = config.depth, config.reorganize_at
     if chosen is None:
-        return tuple(sorted({depth * quarter // 4 for quarter in (1, 2, 3) if depth}))
+        quarters = {depth * quarter // 4 for quarter in (1, 2, 3) if depth}
+        chosen = tuple(sorted(quarters))
     check(
         list(chosen) == sorted(set(chosen)) and set(chosen) <= set(range(depth)),
         "`reorganize_at` must name blocks in rising order, each in [0, depth).",
         reorganize_at=chosen,
         depth=depth,
+    )
+    check(
+        bool(chosen) or config.keep_rate == 1,
+        "A `keep_rate` below 1 needs blocks that reorganize (`reorganize_at`).",
+        keep_rate=config.keep_rate,
+        reorganize_at=chosen,
     )
     return chosen
 

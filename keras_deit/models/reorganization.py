@@ -66,7 +66,7 @@ def with_kept_patches(model: keras.Model) -> keras.Model:
         fused token that is kept is -1.
 
     Raises:
-        ValueError: If the model reorganizes nothing.
+        ValueError: If the model drops no token.
 
     Reference:
         Official EViT code `visualize_mask.py`, which shows a fused token as patch 0.
@@ -78,18 +78,19 @@ def with_kept_patches(model: keras.Model) -> keras.Model:
         num_patches = tokens.shape[1] - block.num_prefix_tokens
         tokens, kept = block(tokens, **kwargs)
         if block.reorganization.num_kept(num_patches, rate) < num_patches:
-            if kept_patches:  # so far they are indices among what the last cut left
-                last = kept_patches[-1]
-                if block.fuse:
-                    last = ops.pad(last, ((0, 0), (0, 1)), constant_values=FUSED)
-                kept_patches.append(ops.take_along_axis(last, kept, axis=1))
-            else:
-                kept_patches.append(kept)
+            patches = kept
+            if kept_patches:  # `kept` are places among what the last cut left
+                left = ((0, 0), (0, 1))  # a fused token behind the patches
+                last = ops.pad(kept_patches[-1], left, constant_values=FUSED)
+                patches = ops.take_along_axis(last, kept, axis=1)
+            kept_patches.append(patches)
         return tokens, kept
 
     rebuilt = _rebuilt(model, call)
     check(
-        bool(kept_patches), "The keep rate of the model must be < 1.", model=model.name
+        bool(kept_patches),
+        "The model must drop tokens: lower its keep rate, see `with_keep_rate`.",
+        model=model.name,
     )
     return keras.Model(
         rebuilt.inputs[0], (rebuilt.output, kept_patches), name=model.name

@@ -187,7 +187,9 @@ VARIANTS: dict[str, Variant] = {
     ),
     "vit_tiny_patch16_224": _augreg(TINY, 16, 224, 5_717_416, 1.254),
     "vit_small_patch16_224": _augreg(SMALL, 16, 224, 22_050_664, 4.599),
-    "vit_small_depth8_patch16_224": _vit(SMALL_DEPTH8, 48_754_408, None, T2T_BASELINE),
+    "vit_small_depth8_patch16_224": _vit(
+        SMALL_DEPTH8, 48_754_408, None, T2T_BASELINE, preprocessing=IMAGENET_90
+    ),
     "vit_base_patch16_224": _augreg(BASE, 16, 224, 86_567_656, 17.564),
     "vit_base_patch16_384": _augreg(BASE, 16, 384, 86_859_496, 55.484),
     "vit_base_patch32_224": _augreg(BASE, 32, 224, 88_224_232),

@@ -176,8 +176,9 @@ def test_parameters_leave_out_running_statistics_by_hand():
         (4, 4, 2),
         keras.layers.Conv2D(3, 1),  # 2 * 3 + 3 = 9
         keras.layers.BatchNormalization(),  # scale and shift, 3 each
+        keras.layers.BatchNormalization(),
     )
-    assert count_parameters(model) == 9 + 6
+    assert count_parameters(model) == 9 + 6 + 6
 
 
 def test_parameters_include_the_frozen():

@@ -138,9 +138,10 @@ def test_reorganizes_at_the_quarters_of_the_depth(depth, blocks):
 def test_reorganizes_where_it_is_told_to(blocks):
     changes = {"depth": 5, "reorganize_at": blocks}
     assert reorganizing_blocks(tiny_config(**changes)) == blocks
-    model = tiny_encoder(**changes, keep_rate=0.9)
+    rate = 0.9 if blocks else 1.0
+    model = tiny_encoder(**changes, keep_rate=rate)
     rates = [model.get_layer(f"block_{i}").keep_rate for i in range(5)]
-    assert rates == [0.9 if i in blocks else None for i in range(5)]
+    assert rates == [rate if i in blocks else None for i in range(5)]
 
 
 @pytest.mark.parametrize("blocks", [(4,), (-1,), (2, 1), (1, 1), (0, 1, 2, 3, 4)])
@@ -273,3 +274,10 @@ def test_refuses_a_width_that_heads_do_not_divide():
 def test_refuses_a_rate_that_is_no_share(rate):
     with pytest.raises(ValueError, match="Received: .*rate=1.5"):
         tiny_encoder(depth=2, **{rate: 1.5})
+
+
+@pytest.mark.parametrize("without", [{"reorganize_at": ()}, {"depth": 0}])
+def test_refuses_a_keep_rate_that_no_block_heeds(without):
+    rule = r"A `keep_rate` below 1 needs blocks that reorganize \(`reorganize_at`\). "
+    with pytest.raises(ValueError, match=f"{rule}Received: keep_rate=0.5, reorg"):
+        reorganizing_blocks(tiny_config(keep_rate=0.5, **without))

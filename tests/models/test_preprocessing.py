@@ -35,7 +35,7 @@ def published(name):
         crop_ratio = 1.0 if name.endswith("384") else 0.9
         return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), crop_ratio)
     crop_ratio = 0.875
-    if name.startswith("t2t_"):
+    if name.startswith("t2t_") or "depth8" in name:
         crop_ratio = 0.9
     if name in ("regnety_032", "regnety_040", "regnety_080", "regnety_160"):
         crop_ratio = 0.95

@@ -44,7 +44,7 @@ def test_counts_our_own_variants_exactly(run_program, rows_of):
             "vit_small_depth8_patch16_224",
             ["48,754,408", "9.889", "224 x 224", "48.6", "10.1", "", "T2T-ViT"],
             "printed 786 wide with an MLP of 2358; it is 768 wide with 2304. 48.6 M "
-            "leaves out the class token and the positions.",
+            "leaves out the class token and the positions, and the GMACs are 9.9.",
         ),
     ],
 )

@@ -13,7 +13,7 @@ demo: setup
 	$(PY) -m trainers demo
 
 test: setup
-	$(PY) -m pytest -q -rs -m "not slow"
+	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup
 	$(PY) -m pytest -q -rs -m slow

@@ -42,6 +42,7 @@ setup(
             "pre-commit>=4,<5",
             "pre-commit-hooks>=6,<7",
             "pytest>=8.4,<10",
+            "pytest-xdist>=3.6,<4",
             "ruff>=0.17,<0.18",
         ],
     },

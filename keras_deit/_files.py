@@ -7,6 +7,20 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 
+def existing_file(path: str | Path) -> Path:
+    """Returns the path of a file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        IsADirectoryError: If it is a folder.
+    """
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    return Path(path)
+
+
 @contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
     """Yields a hidden folder inside `folder` to work in; it is gone afterwards.

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_deit._files import replacing, unfinished
+from keras_deit._files import existing_file, replacing, unfinished
 
 
 def test_what_is_moved_out_stays_and_the_rest_is_gone(tmp_path):
@@ -73,3 +73,14 @@ def test_a_file_is_replaced_once_it_is_whole(tmp_path):
         raise ValueError("no good")
     assert path.read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["weights.h5"]
+
+
+def test_a_file_that_must_be_there_is_named_when_it_is_not(tmp_path):
+    (tmp_path / "weights").write_text("1")
+    assert existing_file(str(tmp_path / "weights")) == tmp_path / "weights"
+    with pytest.raises(FileNotFoundError, match=r"There is no file '.*/gone'\."):
+        existing_file(tmp_path / "gone")
+    with pytest.raises(
+        IsADirectoryError, match=f"'{tmp_path}' is a folder, not a file"
+    ):
+        existing_file(tmp_path)

@@ -1,5 +1,6 @@
 """The flags that name a model: a file of its own, or a variant and its weights."""
 
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -63,9 +64,12 @@ def load(values: flags.FlagValues):
         ValueError: If flags of a variant come with a .keras file, or anything about the
             model is refused.
     """
+    from keras_deit.layers.token_reorganization import num_kept_tokens
     from keras_deit.models.reorganization import with_keep_rate
     from keras_deit.weights.loader import load_model
 
+    if values.keep_rate is not None:
+        num_kept_tokens(1, values.keep_rate)  # refuses a wrong rate before any work
     if Path(values.model).suffix == ".keras":
         of_variant = ("weights", "num_classes", "image_size")
         given = [name for name in of_variant if values[name].present]
@@ -86,7 +90,8 @@ def _variant(values: flags.FlagValues):
     from keras_deit._checks import check
     from keras_deit.models.variants import VARIANTS
     from keras_deit.weights.create import create_model
-    from keras_deit.weights.pretrained import PRETRAINED
+    from keras_deit.weights.loader import load_weights
+    from keras_deit.weights.pretrained import PRETRAINED, pretrained_file
 
     name, size = values.model, values.image_size
     near = get_close_matches(name, VARIANTS, n=1)
@@ -100,6 +105,11 @@ def _variant(values: flags.FlagValues):
         "No weights of this variant are published: give a file, --weights=FILE.",
         model=name,
     )
+    check(
+        Path(values.weights).suffix != ".keras",
+        "A .keras file is a model with options of its own: give it as --model.",
+        weights=values.weights,
+    )
     if size is not None:
         check(
             len(size) in (1, 2) and all(side.strip().isdecimal() for side in size),
@@ -107,7 +117,26 @@ def _variant(values: flags.FlagValues):
             image_size=",".join(size),
         )
         size = tuple(int(side) for side in size * (3 - len(size)))
-    return create_model(name, values.num_classes, size, weights=values.weights)
+    model = create_model(name, values.num_classes, size)
+    file = pretrained_file(name) if values.weights == PUBLISHED else values.weights
+    report = load_weights(model, file)
+    check(
+        not any("_head/" in path for path in report.fresh),
+        "The weights are for another number of classes: give it, --num_classes=N.",
+        weights=str(file),
+        num_classes=values.num_classes,
+    )
+    if report.resampled or report.fresh:
+        print(report, file=sys.stderr)
+    return model
+
+
+def names_of_run(values: flags.FlagValues) -> list[str] | None:
+    """Reads the names of the classes that a training run left beside its weights."""
+    path = _labels_path(values)
+    if path is None or not path.is_file():
+        return None
+    return path.read_text().splitlines()
 
 
 def class_names(values: flags.FlagValues, num_classes: int) -> list[str]:
@@ -119,10 +148,9 @@ def class_names(values: flags.FlagValues, num_classes: int) -> list[str]:
     from keras_deit._checks import check
     from keras_deit.data.imagenet import NUM_CLASSES, imagenet_names
 
-    path = _labels_path(values)
-    if path is not None and path.is_file():
-        names = path.read_text().splitlines()
-        rule = f"`{path}` must have one name for each class of the model."
+    names = names_of_run(values)
+    if names is not None:
+        rule = f"`{_labels_path(values)}` must have one name for each class."
         check(len(names) == num_classes, rule, names=len(names), classes=num_classes)
         return names
     if num_classes == NUM_CLASSES:

@@ -66,7 +66,7 @@ def main(values: flags.FlagValues) -> None:
     source = load_source(values.dataset, values.split, values.download)
     model = _model_flags.load(values)  # perhaps a download, hence last
     classes = num_classes(model)
-    if classes == NUM_CLASSES != len(source.class_names):
+    if classes == NUM_CLASSES and _model_flags.names_of_run(values) is None:
         source = among_imagenet(source)
     batches = evaluation_batches(
         source,

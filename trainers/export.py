@@ -61,12 +61,11 @@ def main(values: flags.FlagValues) -> None:
     check(bool(values.formats), "`formats` must name one.", formats=values.formats)
     for name in values.formats:
         check_choice("formats", name, FORMATS)
-    model = _model_flags.load(values)
-    if values.labels:
-        labels = Path(values.labels).read_text().splitlines()
-    else:
-        labels = _model_flags.class_names(values, num_classes(model))
+    labels = Path(values.labels).read_text().splitlines() if values.labels else None
     source = load_source(values.dataset, "validation")
+    model = _model_flags.load(values)  # perhaps a download, hence after the rest
+    if labels is None:
+        labels = _model_flags.class_names(values, num_classes(model))
     with naming_unreadable_images(source):
         examples = list(source.in_order().take(NUM_CHECK_IMAGES))
     images = [example["image"].numpy() for example in examples]

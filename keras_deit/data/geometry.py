@@ -1,8 +1,8 @@
 """Decoding, resizing and cropping, the same in training, evaluation and serving."""
 
-from pathlib import Path
-
 import tensorflow as tf
+
+from keras_deit._files import existing_file
 
 
 def decode_image(image_bytes):
@@ -38,9 +38,7 @@ def read_image(path: str):
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be decoded.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path!r}.")
-    image_bytes = Path(path).read_bytes()
+    image_bytes = existing_file(path).read_bytes()
     try:
         return decode_image(image_bytes)
     except tf.errors.OpError as error:

@@ -1,6 +1,7 @@
 """Fewer tokens: the attentive ones stay, the others melt into one."""
 
 import math
+from numbers import Real
 
 import keras
 from keras import ops
@@ -25,7 +26,8 @@ def num_kept_tokens(num_patches: int, keep_rate: float) -> int:
     >>> [num_kept_tokens(196, 0.7), num_kept_tokens(139, 0.7), num_kept_tokens(100, 1)]
     [138, 98, 100]
     """
-    check(0 < keep_rate <= 1, "`keep_rate` must be in (0, 1].", keep_rate=keep_rate)
+    in_range = isinstance(keep_rate, Real) and 0 < keep_rate <= 1
+    check(in_range, "`keep_rate` must be in (0, 1].", keep_rate=keep_rate)
     return math.ceil(float(keep_rate) * num_patches)
 
 

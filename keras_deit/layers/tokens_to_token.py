@@ -65,7 +65,11 @@ class TokensToToken(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         check_choice("attention", attention, ATTENTIONS)
-        check(len(splits) > 0, "`splits` must name at least one.", splits=splits)
+        check(
+            len(splits) > 0 and all(1 <= stride <= size for size, stride in splits),
+            "`splits` must be pairs of a kernel size and a stride in [1, kernel_size].",
+            splits=splits,
+        )
         self.embed_dim = embed_dim
         self.token_dim = token_dim
         self.attention = attention

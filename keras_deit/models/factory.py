@@ -7,7 +7,10 @@ from typing import get_args, get_origin, get_type_hints
 import keras
 
 from keras_deit._checks import check, check_choice
+from keras_deit.models.regnet import RegNetConfig
+from keras_deit.models.t2t_vit import T2TViTConfig
 from keras_deit.models.variants import VARIANTS
+from keras_deit.models.vision_transformer import ViTConfig
 
 
 def image_height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -71,6 +74,35 @@ def _changed(config, options: dict):
     return replace(config, **changes)
 
 
+def variant_config(
+    name: str,
+    num_classes: int = 1000,
+    image_size: int | tuple[int, int] | None = None,
+    **overrides,
+) -> ViTConfig | T2TViTConfig | RegNetConfig:
+    """Reads the numbers of a variant, with some of them changed; see `build_model`."""
+    check_choice("name", name, VARIANTS)
+    check(
+        type(num_classes) is int and num_classes >= 2,
+        "`num_classes` must be at least 2.",
+        num_classes=num_classes,
+    )
+    config = VARIANTS[name].config
+    hints = options_of(config)
+    options = {option: _as_tuple(value) for option, value in overrides.items()}
+    for option, value in options.items():
+        check_choice("override", option, hints)
+        rule = f"`{option}` must be {_named(hints[option])}."
+        check(_fits(value, hints[option]), rule, **{option: value})
+        if hints[option] is int:  # a number of something
+            least = 0 if option == "depth" else 1
+            rule = f"`{option}` must be at least {least}."
+            check(value >= least, rule, **{option: value})
+    if image_size is not None:
+        options["image_size"] = image_height_and_width(image_size)
+    return _changed(config, {**options, "num_classes": num_classes})
+
+
 def build_model(
     name: str,
     num_classes: int = 1000,
@@ -92,18 +124,5 @@ def build_model(
     Raises:
         ValueError: If there is no such variant, no such field, or a value is refused.
     """
-    check_choice("name", name, VARIANTS)
-    check(
-        num_classes >= 2, "`num_classes` must be at least 2.", num_classes=num_classes
-    )
-    variant = VARIANTS[name]
-    hints = options_of(variant.config)
-    options = {option: _as_tuple(value) for option, value in overrides.items()}
-    for option, value in options.items():
-        check_choice("override", option, hints)
-        rule = f"`{option}` must be {_named(hints[option])}."
-        check(_fits(value, hints[option]), rule, **{option: value})
-    if image_size is not None:
-        options["image_size"] = image_height_and_width(image_size)
-    config = _changed(variant.config, {**options, "num_classes": num_classes})
-    return variant.build(config, name=name)
+    config = variant_config(name, num_classes, image_size, **overrides)
+    return VARIANTS[name].build(config, name=name)

@@ -20,7 +20,7 @@ class Variant:
         config: The numbers of the model, with 1000 classes.
         num_parameters: Parameters with 1000 classes, as the papers count them.
         gmacs: Multiply-adds of one image with 1000 classes, in billions; None where
-            nobody published them.
+            there is no exact figure to compare with.
         source: Where the numbers come from.
     """
 

@@ -17,6 +17,7 @@ from keras_deit.data.views import VIEW_FORMAT
 from keras_deit.distillation.distiller import Distiller
 from keras_deit.distillation.teacher import Teacher
 from keras_deit.models.complexity import count_macs, count_parameters
+from keras_deit.models.factory import variant_config
 from keras_deit.models.variants import VARIANTS
 from keras_deit.training.callbacks import SaveStudent, StopIfNotFinite
 from keras_deit.training.evaluation import evaluate
@@ -112,7 +113,7 @@ def accuracy_name(reported) -> str:
 
 
 def _load(recipe: Recipe, download: bool) -> Batches:
-    config = VARIANTS[recipe.variant].config
+    config = variant_config(recipe.variant, **recipe.model_overrides)
     return load(
         recipe.dataset,
         image_size=_image_size(recipe),
@@ -121,9 +122,7 @@ def _load(recipe: Recipe, download: bool) -> Batches:
         augmentation=Augmentation(
             recipe.crop_area, recipe.crop_aspect_ratio, recipe.flip
         ),
-        crop_ratio=recipe.model_overrides.get(
-            "crop_ratio", config.preprocessing.crop_ratio
-        ),
+        crop_ratio=config.preprocessing.crop_ratio,
         label_smoothing=recipe.label_smoothing,
         download=download,
     )

@@ -42,7 +42,7 @@ def download(url: str, path: Path) -> Path:
     """
     check(_is_safe(url), "`url` must begin with 'https://'.", url=url)
     part = path.with_name(f"{path.name}.part")
-    elsewhere = f"etch it elsewhere and put it at {path}."
+    by_hand = f"fetch it elsewhere and put it at {path}."
     try:
         try:
             _fetch(url, part)
@@ -50,10 +50,10 @@ def download(url: str, path: Path) -> Path:
             part.unlink(missing_ok=True)
             _fetch(url, part)
     except _BadAnswerError as error:
-        raise ConnectionError(f"{url} {error}. Try again, or f{elsewhere}") from error
+        raise ConnectionError(f"{url} {error}. Try again, or {by_hand}") from error
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         reason = f"{type(error).__name__}: {error}"
-        text = f"{url} could not be reached ({reason}). F{elsewhere}"
+        text = f"{url} could not be reached ({reason}): {by_hand}"
         raise ConnectionError(text) from error
     return part
 

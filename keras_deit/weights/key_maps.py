@@ -50,6 +50,14 @@ REGNET = (
 )
 
 
+FIRST_LAYERS = ("patch_embedding/", "tokens_to_token/", "stem/")
+
+
+def has_official_names(paths: Iterable[str]) -> bool:
+    """Whether these are the paths of a model whose official names are known."""
+    return any(path.startswith(FIRST_LAYERS) for path in paths)
+
+
 def official_names(paths: Iterable[str]) -> dict[str, str]:
     """Names the weights of a model as the official checkpoints do.
 

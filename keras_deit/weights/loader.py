@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_deit._checks import check
+from keras_deit._files import existing_file
 from keras_deit.weights.h5_layout import layout_faults
 from keras_deit.weights.key_maps import from_official, official_names, official_shape
 from keras_deit.weights.position_resampling import resample_positions, token_grid
@@ -93,7 +94,7 @@ def load_model(path: str | Path) -> keras.Model:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no whole `.keras` file, or holds something unknown.
     """
-    path = _existing(path)
+    path = existing_file(path)
     check(
         path.suffix == ".keras" and is_zipfile(path),
         "A model must be a whole .keras file, as `model.save` writes it.",
@@ -103,12 +104,6 @@ def load_model(path: str | Path) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError, OSError, BadZipFile) as error:
         raise ValueError(f"{str(path)!r} holds no model: {str(error)[:500]}") from error
-
-
-def _existing(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    return Path(path)
 
 
 def load_weights(
@@ -137,7 +132,7 @@ def load_weights(
         ValueError: If the ending is another one, the file is damaged, or the weights do
             not fit.
     """
-    path = _existing(path)
+    path = existing_file(path)
     check(
         path.name.endswith(SUFFIXES),
         f"`path` must end in one of {list(SUFFIXES)}.",
@@ -172,6 +167,9 @@ def _of_checkpoint(checkpoint: Checkpoint, model: keras.Model) -> _Source:
         for name, value in checkpoint.tensors.items()
         if not name.endswith(NOT_WEIGHTS)
     }
+    integers = [n for n, value in values.items() if value.dtype.kind in "iub"]
+    rule = f"`path` must hold floating-point weights, but {integers[:5]} are not."
+    check(not integers, rule, path=str(checkpoint.path))
     names = official_names(weight.path for weight in model.weights)
     side = r"([1-9]\d{0,5})"
     grid = re.fullmatch(f"{side}x{side}", checkpoint.metadata.get("grid", ""))

@@ -19,8 +19,8 @@ class Pretrained:
     Attributes:
         url: Where the file is; with `by_hand`, the page that a person opens.
         file: Its name in the cache folder.
-        sha256: Its published SHA-256, or the first 8 digits or more of it; None where
-            none was published.
+        sha256: Its published SHA-256, or the first 8 digits or more of it (of timm's
+            hub files: as others noted it, see `_vit`); None where none is known.
         top1: Top-1 accuracy on ImageNet-1k that was reached with it, in percent.
         licence: Licence of the weights, by its SPDX name.
         source: Who published it, and where `top1` comes from.
@@ -221,7 +221,7 @@ def _verify(entry: Pretrained, path: Path, file: Path, remedy: str) -> str:
     """Returns the SHA-256 of what is or becomes `path`, if it is the one it must be."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    expected, whose = entry.sha256, "the published SHA-256"
+    expected, whose = entry.sha256, "the known SHA-256"
     if expected is None:
         expected = _recorded(path).get("sha256", "")
         whose = f"the SHA-256 of its first use, as {_record_of(path)} has it,"

@@ -9,8 +9,9 @@ import ml_dtypes
 import numpy as np
 
 from keras_deit._checks import check
-from keras_deit._files import replacing
+from keras_deit._files import existing_file, replacing
 from keras_deit.weights.torch_pickle import read_torch
+from keras_deit.weights.torch_zip import MAX_INDEX_BYTES
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pth.tar")
 # Where training loops put the state dict, the one to be preferred first: T2T-ViT keeps
@@ -69,9 +70,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: If the ending is another one, or the file is damaged, or holds other
             things than tensors where these should be.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    path = existing_file(path)
     check(
         path.name.endswith(CHECKPOINT_SUFFIXES),
         f"`path` must end in one of {list(CHECKPOINT_SUFFIXES)}.",
@@ -108,10 +107,14 @@ def _read_safetensors(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAX_INDEX_BYTES:
+            raise ValueError(f"header too large: {length} bytes")
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
         mapped = np.memmap(path, np.uint8, "r")
-        end = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+        end = 8 + length
         header = json.loads(mapped[8:end].tobytes())
         header.pop("__metadata__", None)
         tensors = {
@@ -120,7 +123,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         }
     except (SafetensorError, ValueError) as error:
         raise ValueError(
-            f"`path` must be a whole .safetensors file, but: {error}. "
+            f"`path` must be a whole .safetensors file, but: {error!s:.300}. "
             f"Received: path={str(path)!r}."
         ) from error
     _check_tensors(tensors, None, path)
@@ -147,7 +150,9 @@ def write_safetensors(
 
     Raises:
         ValueError: If an array is of a type that `read_checkpoint` does not read.
+        OSError: If the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     faults = [
@@ -160,4 +165,7 @@ def write_safetensors(
     # The library writes the bytes as they lie in memory, and takes them for C order.
     plain = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with replacing(path) as partial:
-        save_file(plain, partial, metadata)
+        try:
+            save_file(plain, partial, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{str(path)!r} cannot be written: {error}") from error

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_deit._checks import check
-from keras_deit.weights.key_maps import official_names, to_official
+from keras_deit.weights.key_maps import has_official_names, official_names, to_official
 from keras_deit.weights.position_resampling import token_grid
 from keras_deit.weights.readers import write_safetensors
 
@@ -24,7 +24,9 @@ def save_weights(model: keras.Model, path: str | Path) -> None:
         path: The file, ending in `.safetensors`; replaced once the new one is whole.
 
     Raises:
-        ValueError: If the ending is another one.
+        ValueError: If the ending is another one, or no official names are known for
+            the model.
+        OSError: If the file cannot be written.
     """
     path = Path(path)
     check(
@@ -32,7 +34,14 @@ def save_weights(model: keras.Model, path: str | Path) -> None:
         "`path` must end in .safetensors.",
         path=str(path),
     )
-    names = official_names(weight.path for weight in model.weights)
+    paths = [weight.path for weight in model.weights]
+    check(
+        has_official_names(paths),
+        "Only models of `create_model` have official names; save others with "
+        "`model.save`.",
+        model=model.name,
+    )
+    names = official_names(paths)
     tensors = {}
     for weight in model.weights:
         value = keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))

@@ -67,7 +67,7 @@ def read_torch(path: Path) -> object:
     try:
         return _Machine(TorchZip(path)).run()
     except DAMAGE as error:
-        damage = f"its pickle is damaged: {type(error).__name__}: {error}"
+        damage = f"its pickle is damaged: {type(error).__name__}: {error!s:.200}"
         fault = error if isinstance(error, UnreadableError) else damage
         raise ValueError(
             f"`path` must be a checkpoint of PyTorch, but {fault}. "

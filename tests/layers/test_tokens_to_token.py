@@ -179,5 +179,7 @@ def test_refuses_another_attention():
 
 
 def test_refuses_to_have_no_split():
-    with pytest.raises(ValueError, match="`splits` must name at least one. Received"):
-        TokensToToken(embed_dim=4, splits=())
+    rule = r"pairs of a kernel size and a stride in \[1, kernel_size\]. Received"
+    for splits in ((), ((3, 0),), ((3, 2), (2, 3))):
+        with pytest.raises(ValueError, match=rule):
+            TokensToToken(embed_dim=4, splits=splits)

@@ -7,6 +7,7 @@ from keras_deit.models.factory import (
     build_model,
     image_height_and_width,
     options_of,
+    variant_config,
 )
 from keras_deit.models.preprocessing import Preprocessing, preprocessing_of
 from keras_deit.models.variants import VARIANTS
@@ -204,3 +205,30 @@ def test_refuses_splits_that_are_no_pairs(splits):
     rule = r"`splits` must be tuple\[tuple\[int, int\], ...\]. Received: splits="
     with pytest.raises(ValueError, match=rule):
         build_model("t2t_vit_micro_32", splits=splits)
+
+
+@pytest.mark.parametrize(
+    ("override", "least"),
+    [
+        ({"num_heads": 0}, 1),
+        ({"patch_size": 0}, 1),
+        ({"embed_dim": -8}, 1),
+        ({"depth": -1}, 0),
+    ],
+)
+def test_refuses_a_number_of_things_that_is_none(override, least):
+    (name,) = override
+    rule = f"`{name}` must be at least {least}. Received: {name}="
+    with pytest.raises(ValueError, match=rule):
+        build_model("deit_micro_patch4_32", **override)
+
+
+def test_refuses_a_number_of_classes_that_is_a_text():
+    with pytest.raises(ValueError, match="`num_classes` must be at least 2. Rec"):
+        build_model("deit_micro_patch4_32", num_classes="10")
+
+
+def test_reads_the_numbers_of_a_variant_with_some_changed():
+    config = variant_config("deit_micro_patch4_32", 3, 16, crop_ratio=0.9, depth=1)
+    assert (config.image_size, config.preprocessing.crop_ratio) == ((16, 16), 0.9)
+    assert (config.encoder.num_classes, config.encoder.depth) == (3, 1)

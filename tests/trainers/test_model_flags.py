@@ -53,17 +53,28 @@ def test_a_keras_file_is_taken_as_it_is(model, keras_file):
 def test_the_published_weights_are_the_default(monkeypatch, model, micro_weights):
     monkeypatch.setitem(PRETRAINED, NAME, PRETRAINED["deit_tiny_patch16_224"])
     monkeypatch.setattr(
-        "keras_deit.weights.create.pretrained_file",
+        "keras_deit.weights.pretrained.pretrained_file",
         {NAME: micro_weights}.__getitem__,
     )
     loaded = load(f"--model={NAME}", "--num_classes=10")
     np.testing.assert_array_equal(logits(loaded), logits(model))
 
 
-def test_the_head_is_fresh_for_another_number_of_classes(micro, capsys):
-    loaded = load(*micro, "--num_classes=3")
-    assert loaded.output.shape == (None, 3)
-    assert "left fresh: class_head/kernel, class_head/bias" in capsys.readouterr().err
+def test_a_head_without_weights_answers_nothing(micro):
+    rule = "for another number of classes: give it, --num_classes=N. Received: weights="
+    with pytest.raises(ValueError, match=rule):
+        load(*micro, "--num_classes=3")
+
+
+def test_a_keras_file_is_a_model_and_no_weights(keras_file):
+    rule = "A .keras file is a model with options of its own: give it as --model. "
+    with pytest.raises(ValueError, match=f"{rule}Received: weights="):
+        load(f"--model={NAME}", f"--weights={keras_file}")
+
+
+def test_a_wrong_keep_rate_is_refused_before_anything_is_loaded():
+    with pytest.raises(ValueError, match=r"`keep_rate` must be in \(0, 1\]"):
+        load("--model=gone.keras", "--keep_rate=2")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +162,7 @@ def test_names_of_classes_lie_beside_the_model_or_its_weights(tmp_path, argument
     assert _model_flags.class_names(values, 3) == ["0", "1", "2"]
     (tmp_path / "labels.txt").write_text("a cat\na dog\n")
     assert _model_flags.class_names(values, 2) == ["a cat", "a dog"]
-    rule = r"labels\.txt` must have one name for each class .*names=2, classes=3"
+    rule = r"labels\.txt` must have one name for each class. .*names=2, classes=3"
     with pytest.raises(ValueError, match=rule):
         _model_flags.class_names(values, 3)
 

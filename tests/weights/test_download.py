@@ -190,8 +190,8 @@ def test_a_server_that_stops_in_the_middle_is_given_up(server, path, part, monke
 def test_a_refusal_says_where_to_put_the_file(server, path, part):
     server.answers = [replying(404)]
     text = (
-        rf"{server.url} could not be reached \(HTTPError: HTTP Error 404: Not Found\). "
-        rf"Fetch it elsewhere and put it at {path}\."
+        rf"{server.url} could not be reached \(HTTPError: HTTP Error 404: Not Found\): "
+        rf"fetch it elsewhere and put it at {path}\."
     )
     with pytest.raises(ConnectionError, match=text) as raised:
         download(server.url, path)
@@ -226,7 +226,7 @@ def test_a_server_that_is_not_there_says_where_to_put_the_file(path, scheme):
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"{scheme}://127.0.0.1:{unused.getsockname()[1]}/file"
     text = (
-        rf"reached \(URLError: .*refused.*\). Fetch it elsewhere and put it at {path}"
+        rf"reached \(URLError: .*refused.*\): fetch it elsewhere and put it at {path}"
     )
     with pytest.raises(ConnectionError, match=text):
         download(url, path)

@@ -205,3 +205,19 @@ def test_refuses_a_zip_that_is_no_model(tmp_path):
         archive.writestr("hello.txt", "hello")
     with pytest.raises(ValueError, match=r"a\.keras' holds no model: .*config\.json"):
         load_model(tmp_path / "a.keras")
+
+
+def test_refuses_weights_that_are_no_floating_point_numbers(saved, tmp_path):
+    model, folder = saved
+    tensors = tensors_of(folder)
+    tensors["norm.weight"] = tensors["norm.weight"].astype("int64")
+    write_safetensors(tmp_path / "integers.safetensors", tensors, {})
+    rule = r"must hold floating-point weights, but \['norm.weight'\] are not. Received"
+    assert_refused(model, tmp_path / "integers.safetensors", rule)
+
+
+def test_refuses_a_header_that_is_too_large(saved, tmp_path):
+    path = tmp_path / "header.safetensors"
+    header = b"{" + b" " * (2**21) + b"}"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert_refused(saved[0], path, "header too large: 2097154 bytes")

@@ -200,7 +200,7 @@ def test_another_published_hash_has_the_file_verified_again(publish, hashed):
     pretrained_file("ours")
     assert len(hashed) == 1  # what is recorded fits it
     publish("0" * 8)
-    with pytest.raises(ValueError, match="the published SHA-256 '00000000'"):
+    with pytest.raises(ValueError, match="the known SHA-256 '00000000'"):
         pretrained_file("ours")
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(publish, server):
     path.parent.mkdir(parents=True)
     path.write_bytes(OTHER)
     text = (
-        f"`ours.pth` must have the published SHA-256 '{DIGEST[:8]}': delete {path} and "
+        f"`ours.pth` must have the known SHA-256 '{DIGEST[:8]}': delete {path} and "
         f"try again. Received: sha256='{hashlib.sha256(OTHER).hexdigest()}'."
     )
     for _ in range(2):
@@ -227,7 +227,7 @@ def test_a_file_that_changes_after_it_was_verified_is_refused(publish, content):
     path.write_bytes(content)
     # What has the same size shows by its time, what has the same time by its size.
     os.utime(path, ns=(time, time + (content is not OTHER)))
-    with pytest.raises(ValueError, match="must have the published SHA-256"):
+    with pytest.raises(ValueError, match="must have the known SHA-256"):
         pretrained_file("ours")
 
 
@@ -257,7 +257,9 @@ def test_a_download_that_breaks_off_is_gone_on_with(publish, server):
 def test_without_a_connection_it_says_what_to_put_where(publish, server):
     path = publish()
     server.answers = [replying(503)]
-    text = rf"{server.url} could not be reached \(.*503.*Fetch it elsewhere and put it "
+    text = (
+        rf"{server.url} could not be reached \(.*503.*: fetch it elsewhere and put it "
+    )
     with pytest.raises(OSError, match=f"{text}at {path}"):
         pretrained_file("ours")
     path.write_bytes(CONTENT)
@@ -328,7 +330,7 @@ def test_a_file_that_was_fetched_by_hand_is_verified(publish):
     path = publish(by_hand=True)
     path.parent.mkdir(parents=True)
     path.write_bytes(OTHER)
-    with pytest.raises(ValueError, match="must have the published SHA-256"):
+    with pytest.raises(ValueError, match="must have the known SHA-256"):
         pretrained_file("ours")
 
 

@@ -17,6 +17,7 @@ from keras_deit.weights.create import create_model
 from keras_deit.weights.readers import read_checkpoint
 from keras_deit.weights.saver import save_weights
 from tests.weights.students import write_pth
+from trainers.__main__ import main
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,24 @@ def test_the_released_deit_tiny_has_the_logits_of_pytorch(shared, capsys):
         print(f"\nDeiT-Ti: largest difference of 100,000 logits {difference:.2e}")
     assert difference < 1e-3
     assert (logits.argmax(1) == arrays["logits"].argmax(1)).all()
+
+
+def test_the_released_deit_tiny_classifies_photographs(shared, tmp_path, capsys):
+    data = shared("data")
+    with tarfile.open(data / "imagenet300_ss256.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    path = data / "checkpoints" / "deit_tiny_patch16_224-lnrounded.pth"
+    model = ("--model=deit_tiny_patch16_224", f"--weights={path}")
+    code = main(["evaluate", *model, f"--dataset={tmp_path}", "--worst=0"])
+    said = capsys.readouterr().out
+    assert code == 0
+    (row,) = [line.split() for line in said.splitlines() if " class " in line]
+    top1, top5 = (float(cell) for cell in row if cell.replace(".", "").isdigit())
+    with capsys.disabled():
+        print(f"\nDeiT-Ti on 300 photographs: top-1 {top1} %, top-5 {top5} %")
+    # 239 and 286 of 300 were right; rounding may move one that is undecided.
+    assert top1 == pytest.approx(100 * 239 / 300, abs=0.7)
+    assert top5 == pytest.approx(100 * 286 / 300, abs=0.7)
 
 
 IN_A_NEW_PROCESS = """

@@ -5,6 +5,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -198,3 +199,16 @@ def test_a_new_process_has_the_same_logits_from_every_kind_of_file(tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout) == expected
+
+
+def test_refuses_a_model_without_official_names(tmp_path):
+    layers = [keras.Input((3,)), keras.layers.Dense(2)]
+    rule = "Only models of `create_model` have official names; save others with "
+    with pytest.raises(ValueError, match=rule):
+        save_weights(keras.Sequential(layers), tmp_path / "dense.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OSError, match="/gone/w.safetensors' cannot be written"):
+        save_weights(build_student(), tmp_path / "gone" / "w.safetensors")

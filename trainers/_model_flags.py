@@ -24,7 +24,7 @@ def define(values: flags.FlagValues) -> None:
         "weights",
         PUBLISHED,
         "Weights of a variant: 'pretrained', which are downloaded once, or a file: "
-        ".pth, .pth.tar, .safetensors, .keras or .weights.h5.",
+        ".pth, .pth.tar, .safetensors or .weights.h5.",
         flag_values=values,
     )
     flags.DEFINE_integer(

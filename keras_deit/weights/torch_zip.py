@@ -11,7 +11,8 @@ import numpy as np
 # what Python makes of either is up to a hundred times as large.
 MAX_INDEX_BYTES = 2 * 2**20
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-# What `zipfile` raises on a damaged list of entries.
+# What `zipfile` raises on a damaged list of entries; NotImplementedError stands for a
+# later version of the format.
 ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
 
 

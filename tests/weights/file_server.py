@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):  # noqa: N802 (the name that `http.server` calls)
         self.server.ranges.append(self.headers["Range"])
         self.server.agents.append(self.headers["User-Agent"])
         (self.server.answers.pop(0) if self.server.answers else serve)(self)

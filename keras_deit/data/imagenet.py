@@ -63,12 +63,8 @@ def among_imagenet(source: Source) -> Source:
     )
     labels = tf.constant([synsets.index(name) for name in source.class_names], tf.int64)
 
-    def relabeled(examples: tf.data.Dataset) -> tf.data.Dataset:
-        return examples.map(lambda x: {**x, "label": tf.gather(labels, x["label"])})
+    def relabeled(record):
+        example = source.read(record)
+        return {**example, "label": tf.gather(labels, example["label"])}
 
-    return replace(
-        source,
-        class_names=synsets,
-        in_order=lambda: relabeled(source.in_order()),
-        shuffled=lambda seed, epoch: relabeled(source.shuffled(seed, epoch)),
-    )
+    return replace(source, class_names=synsets, read=relabeled)

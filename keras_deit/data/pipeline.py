@@ -7,9 +7,10 @@ import tensorflow as tf
 from keras_deit._checks import check, check_share
 from keras_deit.data.augmentation import Augmentation, training_view
 from keras_deit.data.geometry import evaluation_view
+from keras_deit.data.mixing import Mixing, mix_batch
 from keras_deit.data.source import Source
 from keras_deit.data.sources import load_source
-from keras_deit.data.views import view_key
+from keras_deit.data.views import mix_key, view_key
 from keras_deit.models.factory import image_height_and_width
 
 
@@ -43,9 +44,12 @@ def load(
     batch_size: int,
     seed: int = 0,
     augmentation: Augmentation | None = None,
+    mixing: Mixing | None = None,
     crop_ratio: float = 1.0,
     label_smoothing: float = 0.0,
+    repeats: int = 1,
     download: bool = False,
+    unreadable: str = "refuse",
 ) -> Batches:
     """Loads both splits of a dataset.
 
@@ -53,12 +57,16 @@ def load(
         name: "digits", a folder, or a name of TensorFlow Datasets; see `load_source`.
         image_size: Side of the views or (height, width), in pixels.
         batch_size: B, images in a batch.
-        seed: Every view is a function of (seed, epoch, example id).
+        seed: Every view is a function of (seed, epoch, example id, repeat).
         augmentation: What a training view goes through; None takes the papers' crop and
             flip.
+        mixing: How the views of a batch are mixed; None for not at all.
         crop_ratio: Of the center crop at evaluation, in (0, 1].
         label_smoothing: Share of a training label spread evenly over all classes.
+        repeats: Views of an image in a batch; see `training_batches`.
         download: Whether a dataset of TensorFlow Datasets may be downloaded.
+        unreadable: What to do with image files that cannot be decoded; see
+            `load_source`.
 
     Returns:
         The batches of both splits.
@@ -68,8 +76,8 @@ def load(
         FileNotFoundError: If the dataset cannot be reached.
     """
     image_size = image_height_and_width(image_size)
-    train = load_source(name, "train", download)
-    validation = load_source(name, "validation", download)
+    train = load_source(name, "train", download, unreadable)
+    validation = load_source(name, "validation", download, unreadable)
     return Batches(
         training_batches(
             train,
@@ -77,7 +85,9 @@ def load(
             batch_size,
             seed,
             augmentation or Augmentation(),
+            mixing,
             label_smoothing,
+            repeats,
         ),
         evaluation_batches(validation, image_size, batch_size, crop_ratio),
         train.num_examples // batch_size,
@@ -92,49 +102,147 @@ def training_batches(
     batch_size: int,
     seed: int,
     augmentation: Augmentation,
+    mixing: Mixing | None = None,
     label_smoothing: float = 0.0,
+    repeats: int = 1,
     first_epoch: int = 0,
+    first_step: int = 0,
+    shard: int = 0,
+    num_shards: int = 1,
+    parallel_calls: int = tf.data.AUTOTUNE,
 ) -> tf.data.Dataset:
     """Makes endless batches of random views; see `Batches.train`.
+
+    What is in a batch depends on the seed, the epoch and the step alone: not on the
+    parallelism, nor on where the batches begin, nor on the number of shards.
+
+    With `repeats`, an image has so many views, one after the other, in the same batch
+    but at its borders. An epoch keeps its length and has other images each time.
 
     Args:
         source: The images.
         image_size: Height and width of the views, in pixels.
-        batch_size: B, images in a batch.
-        seed: Every view is a function of (seed, epoch, example id).
+        batch_size: B, images in a batch of all shards together.
+        seed: Every view is a function of (seed, epoch, example id, repeat), every
+            mixing of (seed, epoch, step).
         augmentation: What a view goes through.
+        mixing: How the views of a batch are mixed: that in place p with that in place
+            B - 1 - p. None for not at all.
         label_smoothing: Share of a label spread evenly over all classes, in [0, 1].
+        repeats: Views of an image, at least 1.
         first_epoch: Number of the epoch to begin with.
+        first_step: Number of the step of that epoch to begin with.
+        shard: Number of the shard, from 0, of which to make batches.
+        num_shards: K, how many there are. A shard has B / K views of each batch, those
+            in B / 2K places and in the places that these are mixed with.
+        parallel_calls: How many views are made at the same time.
 
     Returns:
-        The batches.
+        The batches, of B / K views.
 
     Raises:
-        ValueError: If `batch_size` is not between 1 and the number of images, or
-            `label_smoothing` is outside [0, 1].
+        ValueError: If `batch_size` is not between 1 and the number of images, or no
+            multiple of 2 K with more than one shard; if `label_smoothing` is outside
+            [0, 1], or a number is out of range.
+
+    Reference:
+        Hoffer et al., repeated augmentation (arXiv:1901.09335). The official DeiT
+        `samplers.py`, `RASampler`, cuts an epoch to a multiple of 256 views, repeats
+        nothing in a single process, and deals the views of an image to different
+        processes of the same step.
     """
     check_share("label_smoothing", label_smoothing)
+    check(repeats >= 1, "`repeats` must be at least 1.", repeats=repeats)
+    _check_shard(batch_size, shard, num_shards)
+    steps = _steps_per_epoch(source, batch_size)
+    rule = f"`first_step` must be at least 0 and less than the {steps} of an epoch."
+    check(0 <= first_step < steps, rule, first_step=first_step)
+    num_classes = len(source.class_names)
+
+    def is_ours(place, _):
+        pair = tf.minimum(place % batch_size, batch_size - 1 - place % batch_size)
+        return pair * 2 * num_shards // batch_size == shard
+
+    def epoch_of_batches(epoch):
+        def view(place, record):
+            example = source.read(record)
+            key = view_key(seed, epoch, example["id"], place % repeats)
+            image = training_view(example["image"], key, image_size, augmentation)
+            label = tf.one_hot(example["label"], num_classes)
+            label = (1 - label_smoothing) * label + label_smoothing / num_classes
+            return image, label, 1.0
+
+        def mix(step, views):
+            images, labels, weights = views
+            key = mix_key(seed, epoch, step)
+            return *mix_batch(images, labels, key, mixing), weights
+
+        step = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
+        records = _places(source, seed, epoch, step * batch_size, repeats)
+        if num_shards > 1:
+            records = records.filter(is_ours)
+        views = records.map(view, parallel_calls, deterministic=True)
+        batches = views.batch(batch_size // num_shards, drop_remainder=True)
+        if mixing is not None:
+            batches = batches.enumerate(step)
+            batches = batches.map(mix, parallel_calls, deterministic=True)
+        return batches.take(steps - step)
+
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    return epochs.flat_map(epoch_of_batches).prefetch(tf.data.AUTOTUNE)
+
+
+def _steps_per_epoch(source: Source, batch_size: int) -> int:
     check(
         1 <= batch_size <= source.num_examples,
         f"`batch_size` must be between 1 and the {source.num_examples} images of "
         f"{source.name!r}.",
         batch_size=batch_size,
     )
-    num_classes = len(source.class_names)
+    return source.num_examples // batch_size
 
-    def epoch_of_batches(epoch):
-        def view(example):
-            key = view_key(seed, epoch, example["id"])
-            image = training_view(example["image"], key, image_size, augmentation)
-            label = tf.one_hot(example["label"], num_classes)
-            label = (1 - label_smoothing) * label + label_smoothing / num_classes
-            return image, label, 1.0
 
-        views = source.shuffled(seed, epoch).map(view, tf.data.AUTOTUNE)
-        return views.batch(batch_size, drop_remainder=True)
+def _check_shard(batch_size: int, shard: int, num_shards: int) -> None:
+    rule = "`shard` must be at least 0 and less than `num_shards`."
+    check(0 <= shard < num_shards, rule, shard=shard, num_shards=num_shards)
+    check(
+        num_shards == 1 or batch_size % (2 * num_shards) == 0,
+        "With several shards, `batch_size` must be a multiple of twice their number.",
+        batch_size=batch_size,
+        num_shards=num_shards,
+    )
 
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    return epochs.flat_map(epoch_of_batches).prefetch(tf.data.AUTOTUNE)
+
+def _places(source: Source, seed: int, epoch, first, repeats: int) -> tf.data.Dataset:
+    """The places of an epoch from `first` on, each with its number and its record."""
+    records = source.permuted(seed, epoch, first // repeats)
+    if repeats > 1:
+        records = records.flat_map(
+            lambda record: tf.data.Dataset.from_tensors(record).repeat(repeats)
+        )
+    return records.skip(first % repeats).enumerate(first)
+
+
+def batch_ids(
+    source: Source, batch_size: int, seed: int, repeats: int, epoch: int, step: int
+) -> list[int]:
+    """Names the examples of a training batch, in their places; for messages.
+
+    Args:
+        source: The images.
+        batch_size: B, images in a batch of all shards together.
+        seed: Seed of the run.
+        repeats: Views of an image.
+        epoch: Number of the epoch, from 0.
+        step: Number of the step in it, from 0.
+
+    Returns:
+        The ids of the B examples.
+    """
+    epoch = tf.constant(epoch, tf.int64)
+    first = tf.constant(step * batch_size, tf.int64)
+    places = _places(source, seed, epoch, first, repeats).take(batch_size)
+    return [int(source.read(record)["id"]) for _, record in places]
 
 
 def evaluation_batches(

@@ -31,7 +31,7 @@ def source_of(class_names):
         return tf.fill((1, 1, 3), tf.gather(pixels, index))
 
     labels = range(len(class_names))
-    return indexed_source("birds", class_names, labels, grey, paths=["a.png"])
+    return indexed_source("birds", class_names, labels, grey, "", ["a.png"])
 
 
 def test_the_synsets_are_those_of_the_published_weights():

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_deit.data.augmentation import Augmentation, training_view
 from keras_deit.data.geometry import evaluation_view
 from keras_deit.data.pipeline import evaluation_batches, load, training_batches
-from keras_deit.data.source import Source
+from keras_deit.data.source import indexed_source
 from keras_deit.data.views import epoch_order, view_key
 
 SIZE = (8, 6)
@@ -23,18 +23,9 @@ def images():
 def source_of(images):
     """A source of the images, with labels 0, 1, 2, 0, 1, 2, 0."""
     ragged = tf.ragged.stack([tf.ragged.constant(i, ragged_rank=1) for i in images])
-
-    def examples(order):
-        return tf.data.Dataset.from_tensor_slices(order).map(
-            lambda i: {"image": ragged[i].to_tensor(), "label": i % 3, "id": i}
-        )
-
-    return Source(
-        "noise",
-        ("ant", "bee", "cat"),
-        len(images),
-        in_order=lambda: examples(tf.range(len(images), dtype=tf.int64)),
-        shuffled=lambda seed, epoch: examples(epoch_order(seed, epoch, len(images))),
+    labels = np.arange(len(images)) % 3
+    return indexed_source(
+        "noise", ("ant", "bee", "cat"), labels, lambda i: ragged[i].to_tensor(), "noise"
     )
 
 
@@ -231,6 +222,9 @@ def test_load_asks_for_both_splits_and_says_whether_to_download(
 
     monkeypatch.setattr("keras_deit.data.pipeline.load_source", load_source)
     batches = load("pets", SIZE, batch_size=2, download=download)
-    assert asked == [("pets", "train", download), ("pets", "validation", download)]
+    assert asked == [
+        ("pets", "train", download, "refuse"),
+        ("pets", "validation", download, "refuse"),
+    ]
     assert batches.sources == (source, source)
     assert batches.steps_per_epoch == 3

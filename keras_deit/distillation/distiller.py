@@ -1,5 +1,7 @@
 """The training step of distillation, driven by `fit`."""
 
+from functools import partial
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -126,6 +128,8 @@ class Distiller(keras.Model):
             name: keras.metrics.Mean(name=name) for name in self._report_names()
         }
         self.built = True
+        self.num_traces = 0
+        self.train_with(student)
 
     def _report_names(self) -> list[str]:
         losses = ["loss", "label_loss"]
@@ -170,6 +174,33 @@ class Distiller(keras.Model):
             label_cross_entropy if loss is None else for_each_example(loss)
         )
 
+    def train_with(self, model, training: bool = True, heads_only: bool = False):
+        """Chooses how the steps from now on train; they are traced anew.
+
+        `num_traces` counts how often the step was traced.
+
+        Args:
+            model: What computes the outputs: the student, or a model of its very
+                layers, such as `with_keep_rate(student, rate)`.
+            training: Whether it is in training mode: stochastic depth, and batch norm
+                with the statistics of the batch.
+            heads_only: Whether the weights of the heads alone are trained, those with
+                "_head/" in their path.
+
+        Raises:
+            ValueError: If there are no heads of that name.
+        """
+        check(
+            not heads_only or any("_head/" in w.path for w in self.trainable_weights),
+            "To train the heads alone, a layer whose name ends in '_head' is needed.",
+            model=model.name,
+        )
+        # A partial of it, lest Keras tracks the model as a part of this one.
+        self._forward = partial(model.__call__, training=training)
+        self._heads_only = heads_only
+        if self.train_function is not None:
+            self.make_train_function(force=True)
+
     def call(self, pixels, training=None):
         return self.student(pixels, training=training)
 
@@ -206,16 +237,21 @@ class Distiller(keras.Model):
         }
 
     def train_step(self, data):
+        self.num_traces += 1  # this runs in Python when the step is traced, only then
         pixels, labels, sample_weight = _unpack(data)
         teacher_logits = None if self.teacher is None else self.teacher(pixels)
         with tf.GradientTape() as tape:
-            outputs = self.student(pixels, training=True)
+            outputs = self._forward(pixels)
             losses = self.losses_of(labels, outputs, teacher_logits)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = _weighted_mean(losses["loss"], sample_weight)
             loss = (loss + sum(self.student.losses)) / replicas
             loss = self.optimizer.scale_loss(loss)
-        weights = self.trainable_weights
+        weights = [
+            weight
+            for weight in self.trainable_weights
+            if not self._heads_only or "_head/" in weight.path
+        ]
         # A head that takes no part in the loss gets a zero, as in the official code.
         gradients = [
             ops.zeros_like(weight) if gradient is None else gradient

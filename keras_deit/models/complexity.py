@@ -82,6 +82,9 @@ def _macs_of_call(layer: keras.layers.Layer, output) -> int:
     """Multiply-adds of one call of one layer, without those of the layers in it."""
     if isinstance(layer, keras.layers.Dense):
         return math.prod(output.shape) * layer.kernel.shape[0]
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
+        return math.prod(output.shape[:-1]) * sum(math.prod(k.shape) for k in kernels)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         return math.prod(output.shape) * math.prod(layer.kernel.shape[:2])
     if isinstance(layer, CONVOLUTIONS):
@@ -93,7 +96,8 @@ def _macs_of_call(layer: keras.layers.Layer, output) -> int:
         return 4 * math.prod(output.shape) * layer.num_random_features
     check(
         not (hasattr(layer, "kernel") or hasattr(layer, "depthwise_kernel")),
-        "`count_macs` counts dense layers, plain and depthwise convolutions only.",
+        "`count_macs` counts dense layers and plain, depthwise and separable "
+        "convolutions only.",
         layer=layer.name,
         kind=type(layer).__name__,
     )

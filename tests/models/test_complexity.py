@@ -119,6 +119,11 @@ def test_a_small_transformer_costs_what_the_formulas_say():
         (GroupedConv2D(8, 3, strides=2, groups=2), 2 * 2 * 8 * 3 * 3 * 2),
         (keras.layers.Conv2D(8, 3, groups=2), 2 * 2 * 8 * 3 * 3 * 2),
         (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), 2 * 2 * 8 * 3 * 3),
+        # 2 * 2 places, at each 3 * 3 for 4 * 2 channels, then 8 filters of 8 channels.
+        (
+            keras.layers.SeparableConv2D(8, 3, depth_multiplier=2),
+            2 * 2 * (3 * 3 * 8 + 8 * 8),
+        ),
         (ConvNorm(8, 1), 4 * 4 * 8 * 4),
         (keras.layers.Activation("relu"), 0),
         (keras.layers.BatchNormalization(), 0),
@@ -155,11 +160,12 @@ def test_counting_leaves_keras_as_it_was():
     [
         keras.layers.EinsumDense("ab,bc->ac", 3),
         keras.layers.Conv2DTranspose(3, 2),
-        keras.layers.SeparableConv2D(3, 2),
+        keras.layers.SeparableConv1D(3, 2),
     ],
 )
 def test_refuses_a_kernel_that_it_would_not_count(layer):
-    shape = (2,) if isinstance(layer, keras.layers.EinsumDense) else (4, 4, 2)
+    shapes = {"EinsumDense": (2,), "SeparableConv1D": (4, 2)}
+    shape = shapes.get(type(layer).__name__, (4, 4, 2))
     with pytest.raises(ValueError, match=f"counts .* only. Received: .*{layer.name}"):
         count_macs(sequential(shape, layer))
 

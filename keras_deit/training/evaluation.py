@@ -67,40 +67,54 @@ def evaluate(
     Raises:
         ValueError: If model and dataset differ in their number of classes.
     """
-    heads = heads_of(model)
-    data_classes = batches.element_spec[1].shape[-1]
-    check(
-        num_classes(model) == data_classes,
-        "Model and dataset must have the same classes.",
-        model_classes=num_classes(model),
-        dataset_classes=data_classes,
-    )
+    return Evaluator(model)(batches, progress)
+
+
+class Evaluator:
+    """Measures the accuracy of each head, again and again with one graph.
+
+    Args:
+        model: A one-head or a distilled model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self.heads = heads_of(model)
+
+    def __call__(self, batches: tf.data.Dataset, progress: bool = False) -> Evaluation:
+        """Measures it on batches; see `evaluate`."""
+        data_classes = batches.element_spec[1].shape[-1]
+        check(
+            num_classes(self.model) == data_classes,
+            "Model and dataset must have the same classes.",
+            model_classes=num_classes(self.model),
+            dataset_classes=data_classes,
+        )
+        keys = [(head, k) for head in self.heads for k in (1, 5)]
+        total, sums, confusion = 0.0, dict.fromkeys(keys, 0.0), Counter()
+        for batch in _tracked(batches) if progress else batches:
+            counts, weight, pairs = self._count(*batch)
+            total += float(weight)
+            sums = {key: sums[key] + float(counts[key]) for key in sums}
+            confusion.update(map(tuple, pairs.numpy().tolist()))
+        scores = {
+            head: {"top1": sums[head, 1] / total, "top5": sums[head, 5] / total}
+            for head in self.heads
+        }
+        return Evaluation(scores, confusion)
 
     @tf.function(autograph=False)
-    def count(pixels, labels, weight):
-        outputs = model(pixels, training=False)
+    def _count(self, pixels, labels, weight):
+        outputs = self.model(pixels, training=False)
         classes = tf.argmax(labels, axis=-1)
         counts = {}
-        for head in heads:
+        for head in self.heads:
             logits = tf.cast(head_logits(outputs, head), tf.float32)
             for k in (1, 5):
                 hit = tf.math.in_top_k(classes, logits, min(k, logits.shape[-1]))
                 counts[head, k] = tf.reduce_sum(tf.cast(hit, tf.float32) * weight)
         pairs = tf.stack([classes, tf.argmax(logits, axis=-1)], axis=-1)  # (B, 2)
         return counts, tf.reduce_sum(weight), tf.boolean_mask(pairs, weight > 0)
-
-    total, sums = 0.0, dict.fromkeys([(h, k) for h in heads for k in (1, 5)], 0.0)
-    confusion = Counter()
-    for batch in _tracked(batches) if progress else batches:
-        counts, weight, pairs = count(*batch)
-        total += float(weight)
-        sums = {key: sums[key] + float(counts[key]) for key in sums}
-        confusion.update(map(tuple, pairs.numpy().tolist()))
-    scores = {
-        head: {"top1": sums[head, 1] / total, "top5": sums[head, 5] / total}
-        for head in heads
-    }
-    return Evaluation(scores, confusion)
 
 
 def _tracked(batches: tf.data.Dataset):
@@ -144,6 +158,31 @@ def worst_classes(confusion: Counter, count: int) -> list[ClassScore]:
     ]
     scores.sort(key=lambda score: (score.top1, -score.num_images, score.label))
     return scores[:count]
+
+
+def compare(teacher, student: keras.Model, batches: tf.data.Dataset):
+    """Measures a teacher, and how often a student agrees with it.
+
+    Args:
+        teacher: Called with pixels, returns logits (B, Y).
+        student: A one-head or a distilled model, whose fused head counts.
+        batches: (pixels, labels, sample_weight), labels (B, Y).
+
+    Returns:
+        The teacher's accuracy and the agreement: shares of the images, in [0, 1].
+    """
+
+    @tf.function(autograph=False)
+    def count(pixels, labels, weight):
+        taught = tf.argmax(teacher(pixels), axis=-1)
+        logits = head_logits(student(pixels, training=False), "fused")
+        right = tf.equal(taught, tf.argmax(labels, axis=-1))
+        agreed = tf.equal(taught, tf.argmax(logits, axis=-1))
+        hits = tf.stack([tf.ones_like(right), right, agreed])  # (3, B)
+        return tf.reduce_sum(tf.cast(hits, tf.float32) * weight, axis=-1)
+
+    total, right, agreed = sum(count(*batch) for batch in batches)
+    return float(right / total), float(agreed / total)
 
 
 def images_per_second(model: keras.Model, batch_size: int = 64, rounds: int = 9):

@@ -1,7 +1,5 @@
 """A run: a recipe in, weights and a record out."""
 
-import json
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -10,24 +8,39 @@ from pathlib import Path
 import keras
 
 from keras_deit._checks import check
-from keras_deit.data.augmentation import Augmentation
 from keras_deit.data.image_folder import naming_unreadable_images
-from keras_deit.data.pipeline import Batches, load
-from keras_deit.data.views import VIEW_FORMAT
-from keras_deit.distillation.distiller import Distiller
-from keras_deit.distillation.teacher import Teacher
-from keras_deit.models.complexity import count_macs, count_parameters
-from keras_deit.models.factory import variant_config
-from keras_deit.models.variants import VARIANTS
-from keras_deit.training.callbacks import SaveStudent, StopIfNotFinite
+from keras_deit.data.pipeline import batch_ids
+from keras_deit.training.announcement import announce
+from keras_deit.training.callbacks import (
+    AverageWeights,
+    Phases,
+    Progress,
+    SaveModels,
+    StopEarly,
+    StopIfNotFinite,
+)
+from keras_deit.training.checkpoints import FOLDER, Checkpoints, sweep
 from keras_deit.training.evaluation import evaluate
-from keras_deit.training.optimizers import adamw
+from keras_deit.training.history import CSV, History, best_row
+from keras_deit.training.parts import Parts, build
 from keras_deit.training.recipe import Recipe
-from keras_deit.training.report import plot_curves, print_scores, read_history
-from keras_deit.training.schedules import learning_rate_schedule
-from keras_deit.weights.create import create_model
-
-OF_A_RUN = ("result.json", "history.csv", "curves.png", "last.keras", "best.keras")
+from keras_deit.training.report import (
+    plot_curves,
+    print_scores,
+    read_history,
+    write_per_class,
+    write_views,
+)
+from keras_deit.training.report_page import write_report
+from keras_deit.training.run_folder import (
+    RESULT,
+    begin,
+    can_go_on,
+    check_output,
+    facts_of,
+    held,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -40,26 +53,47 @@ class Result:
         scores: For each head `top1` and `top5` on the validation split, in [0, 1], with
             these weights. (The best epoch is chosen on the same images, so its score
             would flatter.)
+        average_scores: The same of the averaged weights; None without an average.
     """
 
     directory: Path
     model: keras.Model
     scores: dict[str, dict[str, float]]
+    average_scores: dict[str, dict[str, float]] | None = None
 
 
 def train(
-    recipe: Recipe, output: str | Path, overwrite: bool = False, download: bool = False
+    recipe: Recipe,
+    output: str | Path,
+    overwrite: bool = False,
+    download: bool = False,
+    unreadable: str = "refuse",
+    checkpoint_steps: int = 500,
+    force_resume: bool = False,
 ) -> Result:
-    """Trains a model and leaves a record of it.
+    """Trains a model and leaves a record of it, or goes on where an earlier run died.
 
-    In `output` lie at the end `recipe.json`, `labels.txt`, `history.csv`,
-    `tensorboard/`, `curves.png`, `last.keras`, `best.keras` and `result.json`.
+    In `output` lie at the end `recipe.json`, `run.json`, `labels.txt`, `history.csv`,
+    `history.jsonl`, `tensorboard/`, `views.png`, `curves.png`, `per_class.csv`,
+    `report.html`, `last.keras`, `best.keras`, perhaps `average.keras`, and
+    `result.json`.
+
+    A run that was interrupted, at whatever moment, goes on from its last checkpoint
+    when it is started again: with the same batches, random numbers, optimizer, averages
+    and reported numbers as if nothing had happened.
 
     Args:
         recipe: What to compute.
-        output: Folder of the run. A run that ended before its first epoch is replaced.
-        overwrite: Whether a run that has weights already is replaced.
+        output: Folder of the run. One that died before its first checkpoint is
+            replaced.
+        overwrite: Whether an earlier run in `output` is replaced, also one that could
+            go on.
         download: Whether a dataset of TensorFlow Datasets may be downloaded.
+        unreadable: "refuse" or "skip": what to do with image files that cannot be
+            decoded.
+        checkpoint_steps: Steps from one checkpoint to the next, at least 1.
+        force_resume: Whether to go on even if recipe, dataset, teacher or the format of
+            the views changed since.
 
     Returns:
         The result; its scores are also in `result.json`.
@@ -67,44 +101,128 @@ def train(
     Raises:
         ValueError: If recipe, dataset and teacher do not fit together, an image is
             unreadable, or `output` holds something else.
-        FileNotFoundError: If the dataset or the teacher cannot be found.
+        FileNotFoundError: If the dataset, the teacher or the weights cannot be found.
         OSError: If `output` cannot be written.
         RuntimeError: If the loss is not finite.
     """
     output = Path(output)
-    _check_output(output, overwrite)
-    check(
-        recipe.kind == "none" or recipe.teacher is not None,
-        "`teacher` must be the path of a .keras file unless `kind` is 'none' "
-        "(--teacher on the command line; `train_teacher` makes one).",
-        teacher=recipe.teacher,
-        kind=recipe.kind,
-    )
-    keras.utils.set_random_seed(recipe.seed)
-    teacher = None if recipe.teacher is None else Teacher(recipe.teacher)
-    batches = _load(recipe, download)
-    distiller = _distiller(recipe, batches, teacher)
-    _announce(recipe, distiller, batches)
-    _begin(output, recipe, batches)
-    saver = SaveStudent(output, f"val_{accuracy_name(distiller.reported)}")
-    with naming_unreadable_images(*batches.sources):
-        distiller.fit(
-            batches.train,
-            epochs=recipe.epochs,
-            steps_per_epoch=batches.steps_per_epoch,
-            validation_data=batches.validation,
-            shuffle=False,  # the views are in their epoch's order already
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                StopIfNotFinite(),
-                saver,
-                keras.callbacks.CSVLogger(str(output / "history.csv")),
-                keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-            ],
+    check_output(output, overwrite, recipe)
+    rule = "`checkpoint_steps` must be at least 1."
+    check(checkpoint_steps >= 1, rule, checkpoint_steps=checkpoint_steps)
+    parts = build(recipe, download, unreadable)
+    with naming_unreadable_images(*parts.sources), held(output):
+        facts = facts_of(recipe, parts.sources, parts.parameters, parts.macs)
+        resume = can_go_on(output, recipe, facts, overwrite, force_resume)
+        announcement = announce(parts, resume)
+        if not resume:
+            begin(output, recipe, facts | announcement, parts.class_names)
+            write_views(*_first_views(parts), parts.class_names, output / "views.png")
+        loop = _Loop(parts, output, checkpoint_steps, resume)
+        loop.run()
+        return _finish(parts, output, loop)
+
+
+def _first_views(parts: Parts):
+    images, labels, _ = next(iter(parts.training(0, 0).take(1)))
+    return images.numpy(), labels.numpy()
+
+
+class _Loop:
+    """The epochs of a run, from wherever it stands."""
+
+    def __init__(self, parts: Parts, output: Path, checkpoint_steps: int, resume: bool):
+        self.parts = parts
+        recipe, distiller = parts.recipe, parts.distiller
+        self.monitor = f"val_{accuracy_name(distiller.reported)}"
+        self.average = None
+        if recipe.ema_decay is not None:
+            self.average = AverageWeights(
+                parts.student,
+                recipe.ema_decay,
+                parts.validation,
+                self.monitor.replace("val_", "val_average_"),
+            )
+        self.checkpoints = Checkpoints(
+            output, self._state, parts.steps_per_epoch, checkpoint_steps
         )
-        scores = evaluate(distiller.student, batches.validation).scores
-    _finish(output, scores, saver)
-    return Result(output, distiller.student, scores)
+        sweep(output)
+        self.epoch, self.step = (resume and self.checkpoints.latest()) or (0, 0)
+        check(
+            self.epoch <= recipe.epochs and self.step < parts.steps_per_epoch,
+            "The checkpoint must lie within the epochs and steps of the recipe, which "
+            "changed; pass --overwrite (overwrite=True) to begin anew.",
+            epoch=self.epoch,
+            step=self.step,
+            epochs=recipe.epochs,
+            steps_per_epoch=parts.steps_per_epoch,
+        )
+        if resume:
+            print(f"Going on with epoch {self.epoch + 1}, step {self.step + 1}.")
+        self.phases = Phases(recipe.head_epochs, recipe.train_mode, parts.stages)
+        self.history = History(output, self.epoch, self._of_epoch)
+        self.stop = None
+        if recipe.early_stop_epochs is not None:
+            self.stop = StopEarly(self.history, self.monitor, recipe.early_stop_epochs)
+        self.output = output
+
+    def _state(self) -> dict:
+        distiller = self.parts.distiller
+        return {
+            "student": self.parts.student.variables,
+            "optimizer": distiller.optimizer.variables,
+            "means": [v for metric in distiller.metrics for v in metric.variables],
+            "average": self.average.variables if self.average else [],
+        }
+
+    def _of_epoch(self, epoch: int) -> dict:
+        """What the recipe says of an epoch: its last learning rate, its keep rate."""
+        last_step = (epoch + 1) * self.parts.steps_per_epoch - 1
+        numbers = {"learning_rate": float(self.parts.schedule(last_step))}
+        rate = self.phases.keep_rate(epoch)
+        return numbers if rate is None else numbers | {"keep_rate": rate}
+
+    def _callbacks(self) -> list:
+        parts, recipe = self.parts, self.parts.recipe
+
+        def ids(epoch, step):
+            source, _ = parts.sources
+            of_batch = recipe.batch_size, recipe.seed, recipe.repeats
+            return batch_ids(source, *of_batch, epoch, step)
+
+        shown = ("loss", self.monitor.removeprefix("val_"), "val_loss", self.monitor)
+        average = self.average and self.average.average
+        return [
+            StopIfNotFinite(self.output, self.step, ids),
+            self.phases,
+            *([self.average] if self.average else []),
+            self.history,
+            SaveModels(self.output, self.history, self.monitor, average),
+            *([self.stop] if self.stop else []),
+            Progress(recipe.epochs, (*shown, self.average and self.average.name)),
+            self.checkpoints,
+        ]
+
+    def run(self) -> None:
+        """Trains the epochs that are left, the rest of a begun one by itself."""
+        callbacks = self._callbacks()
+        epochs = self.parts.recipe.epochs
+        if self.step:
+            self._fit(callbacks, self.epoch, self.step, self.epoch + 1)
+            self.epoch, self.step = self.epoch + 1, 0
+        if self.epoch < epochs and not (self.stop and self.stop.is_over()):
+            self._fit(callbacks, self.epoch, 0, epochs)
+
+    def _fit(self, callbacks: list, epoch: int, step: int, end: int) -> None:
+        self.parts.distiller.fit(
+            self.parts.training(epoch, step),
+            initial_epoch=epoch,
+            epochs=end,
+            steps_per_epoch=self.parts.steps_per_epoch - step,
+            validation_data=self.parts.validation,
+            shuffle=False,  # the views are in their epoch's order already
+            verbose=1 if sys.stdout.isatty() else 0,
+            callbacks=callbacks,
+        )
 
 
 def accuracy_name(reported) -> str:
@@ -112,116 +230,32 @@ def accuracy_name(reported) -> str:
     return "fused_accuracy" if "fused_accuracy" in reported else "accuracy"
 
 
-def _load(recipe: Recipe, download: bool) -> Batches:
-    config = variant_config(recipe.variant, **recipe.model_overrides)
-    return load(
-        recipe.dataset,
-        image_size=_image_size(recipe),
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        augmentation=Augmentation(
-            recipe.crop_area, recipe.crop_aspect_ratio, recipe.flip
-        ),
-        crop_ratio=config.preprocessing.crop_ratio,
-        label_smoothing=recipe.label_smoothing,
-        download=download,
-    )
-
-
-def _image_size(recipe: Recipe) -> tuple[int, int]:
-    if recipe.image_size is None:
-        return VARIANTS[recipe.variant].config.image_size
-    return (recipe.image_size, recipe.image_size)
-
-
-def _distiller(recipe: Recipe, batches: Batches, teacher: Teacher | None) -> Distiller:
-    student = create_model(
-        recipe.variant,
-        num_classes=len(batches.class_names),
-        image_size=_image_size(recipe),
-        **recipe.model_overrides,
-    )
-    distiller = Distiller(
-        student,
-        teacher,
-        recipe.kind,
-        alpha=recipe.alpha,
-        temperature=recipe.temperature,
-        reduction=recipe.reduction,
-    )
-    schedule = learning_rate_schedule(recipe, batches.steps_per_epoch)
-    distiller.compile(adamw(student, schedule, recipe.weight_decay))
-    return distiller
-
-
-def _announce(recipe: Recipe, distiller: Distiller, batches: Batches) -> None:
-    """Prints what the recipe comes to, before the first step."""
-    student = distiller.student
-    train, validation = batches.sources
-    rows, columns = _image_size(recipe)
-    print(
-        f"{recipe.variant}: {count_parameters(student):,} parameters, "
-        f"{count_macs(student) / 1e6:,.1f} million multiply-adds an image\n"
-        f"{recipe.dataset}: {train.num_examples:,} training and "
-        f"{validation.num_examples:,} validation images, "
-        f"{len(batches.class_names)} classes, {rows} x {columns} pixels\n"
-        f"{recipe.epochs} epochs of {batches.steps_per_epoch} steps of "
-        f"{recipe.batch_size} images; peak learning rate "
-        f"{recipe.peak_learning_rate:.3g} after {recipe.warmup_epochs} epochs; "
-        f"seed {recipe.seed}"
-    )
-    if recipe.kind != "none":
-        print(f"{recipe.kind} distillation from {recipe.teacher}, alpha {recipe.alpha}")
-    elif recipe.teacher is not None:
-        print(f"labels only; the agreement with {recipe.teacher} is reported")
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    """Refuses an output that cannot be written, or that holds something else."""
-    parent = next(p for p in (output, *output.absolute().parents) if p.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise OSError(
-            f"`output` must be a folder that can be written: {parent} is not."
-        )
-    if not output.is_dir() or not any(output.iterdir()):
-        return
-    check(
-        (output / "recipe.json").exists(),
-        "`output` must be a new or empty folder, or an earlier run.",
-        output=str(output),
-    )
-    check(
-        overwrite or not (output / "last.keras").exists(),
-        "`output` holds the weights of an earlier run: choose another folder, or pass "
-        "--overwrite (overwrite=True).",
-        output=str(output),
-    )
-
-
-def _begin(output: Path, recipe: Recipe, batches: Batches) -> None:
-    """Makes the folder of the run; what an earlier one left there is no longer true."""
-    output.mkdir(parents=True, exist_ok=True)
-    for name in OF_A_RUN:
-        (output / name).unlink(missing_ok=True)
-    shutil.rmtree(output / "tensorboard", ignore_errors=True)
-    (output / "recipe.json").write_text(recipe.to_json())
-    (output / "labels.txt").write_text("\n".join(batches.class_names) + "\n")
-
-
-def _finish(output: Path, scores: dict, saver: SaveStudent) -> None:
-    """Draws the curves, writes the result, and prints where everything is."""
+def _finish(parts: Parts, output: Path, loop: _Loop) -> Result:
+    """Evaluates, draws, writes the result, and prints where everything is."""
+    evaluation = evaluate(parts.student, parts.validation)
+    average = loop.average and evaluate(loop.average.average, parts.validation).scores
+    write_per_class(evaluation.confusion, parts.class_names, output / "per_class.csv")
+    best = best_row(loop.history.rows, loop.monitor)
     record = {
-        "scores": scores,
-        "view_format": VIEW_FORMAT,
-        "best_epoch": saver.best_epoch + 1,
-        "best_accuracy": saver.best,
+        "scores": evaluation.scores,
+        **({"average_scores": average} if average else {}),
+        "best_epoch": best["epoch"] + 1,
+        "best_accuracy": best[loop.monitor],
+        "epochs": len(loop.history.rows),
+        "graphs": parts.distiller.num_traces,
     }
-    (output / "result.json").write_text(json.dumps(record, indent=2) + "\n")
-    plot_curves(
-        {output.name: read_history(output / "history.csv")}, output / "curves.png"
-    )
-    print_scores(f"{output}: weights of the last epoch, validation images", scores)
+    write_json(output / RESULT, record)
+    plot_curves({output.name: read_history(output / CSV)}, output / "curves.png")
+    write_report([output], output / "report.html")
+    loop.history.close()
+    shutil.rmtree(output / FOLDER, ignore_errors=True)
+    title = f"{output}: weights of the last epoch, validation images"
+    print_scores(title, evaluation.scores)
+    if average:
+        print_scores("The same with the averaged weights (average.keras)", average)
     print(
-        f"Saved {output}/last.keras (best.keras: epoch {saver.best_epoch + 1}), "
-        "curves.png, history.csv, tensorboard/."
+        f"The training step was traced {parts.distiller.num_traces} times.\n"
+        f"Saved {output}/last.keras (best.keras: epoch {best['epoch'] + 1}), "
+        "report.html, history.csv, tensorboard/."
     )
+    return Result(output, parts.student, evaluation.scores, average)

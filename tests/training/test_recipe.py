@@ -4,12 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from keras_deit.training.recipe import (
-    RULES,
-    Recipe,
-    recipe_from_dict,
-    recipe_from_json,
-)
+from keras_deit.training.recipe import Recipe, recipe_from_dict, recipe_from_json
+from keras_deit.training.recipe_rules import RULES
 
 VARIANT = "deit_micro_patch4_32"
 
@@ -56,8 +52,7 @@ def test_what_is_not_said_has_the_defaults_of_the_paper():
 
 
 def test_every_field_has_a_rule():
-    assert {field.name for field in fields(Recipe)} - set(RULES) <= {"teacher"}
-    assert set(RULES) <= {field.name for field in fields(Recipe)}
+    assert set(RULES) == {field.name for field in fields(Recipe)}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +71,34 @@ def test_every_field_has_a_rule():
         ("crop_aspect_ratio", (0.0, 1.0)),
         ("crop_aspect_ratio", (2.0, 1.0)),
         ("flip", 1),
+        ("rand_augment", ""),
+        ("rand_augment", 9),
+        ("color_jitter", "much"),
+        ("erasing", 1.5),
+        ("erasing", None),
+        ("augment", 3),
+        ("mixup", -0.1),
+        ("cutmix", "1"),
+        ("mix_probability", 1.1),
+        ("mix_switch_probability", -0.1),
+        ("repeats", 0),
+        ("optimizer", "adam"),
+        ("momentum", 1.0),
+        ("schedule", "step"),
+        ("layer_decay", 0.0),
+        ("clip_norm", 0.0),
+        ("ema_decay", 1.0),
+        ("early_stop_epochs", 0),
+        ("weights", ""),
+        ("train_mode", 1),
+        ("head_epochs", -1),
+        ("cooldown_epochs", -1),
+        ("keep_rate_start_epoch", -1),
+        ("keep_rate_ramp_epochs", 0.5),
+        ("keep_rate_stages", 0),
+        ("teacher", ""),
+        ("teacher_classes", ()),
+        ("teacher_classes", (0.5,)),
         ("label_smoothing", -0.1),
         ("label_smoothing", "much"),
         ("model_overrides", [3]),
@@ -113,6 +136,61 @@ def test_all_faults_are_listed_together():
         "`kind` must be one of ['none', 'soft', 'hard']. Received: kind='medium'.",
         "`alpha` must be in [0, 1]. Received: alpha=2.",
     ]
+
+
+def test_faults_of_the_views_are_among_them():
+    with pytest.raises(ValueError) as raised:
+        recipe(epochs=0, crop_area=(0.9, 0.5))
+    names = [
+        line.partition("`")[2].partition("`")[0]
+        for line in str(raised.value).splitlines()
+    ]
+    assert sorted(names) == ["crop_area", "epochs"]
+
+
+def test_an_augmentation_and_a_mixing_are_made_of_its_fields():
+    made = recipe(crop_area=(0.5, 1.0), erasing=0.1, mixup=0.4, cutmix=0.0)
+    assert made.augmentation.crop_area == (0.5, 1.0)
+    assert made.augmentation.rand_augment == "rand-m9-mstd0.5-inc1"
+    assert made.augmentation.erasing == 0.1
+    assert (made.mixing.mixup, made.mixing.cutmix) == (0.4, 0.0)
+    assert recipe(mixup=0.0, cutmix=0.0).mixing is None
+    assert recipe(mix_probability=0.0).mixing is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"head_epochs": 300}, "`head_epochs` must be less than `epochs`."),
+        (
+            {"keep_rate_start_epoch": 200, "keep_rate_ramp_epochs": 100},
+            "`keep_rate_start_epoch` + `keep_rate_ramp_epochs` must be less than",
+        ),
+        (
+            {"warmup_epochs": 290, "cooldown_epochs": 10},
+            "`warmup_epochs` + `cooldown_epochs` must be less than `epochs`.",
+        ),
+    ],
+)
+def test_phases_that_do_not_fit_into_the_epochs_are_refused(changes, rule):
+    with pytest.raises(ValueError, match=re.escape(rule)):
+        recipe(**changes)
+
+
+def test_over_keeps_the_share_of_every_phase():
+    long = recipe(head_epochs=30, keep_rate_start_epoch=60, keep_rate_ramp_epochs=150)
+    short = long.over(10)
+    assert (short.head_epochs, short.keep_rate_start_epoch) == (1, 2)
+    assert short.keep_rate_ramp_epochs == 5
+    one = long.over(1)
+    assert (one.head_epochs, one.keep_rate_start_epoch) == (0, 0)
+    assert one.keep_rate_ramp_epochs == 0
+
+
+def test_networks_of_keras_are_variants_too():
+    assert recipe(variant="keras:ResNet50").variant == "keras:ResNet50"
+    with pytest.raises(ValueError, match="`variant` must be one of"):
+        recipe(variant="keras:ResNet5")
 
 
 def test_a_change_of_a_recipe_is_checked_too():

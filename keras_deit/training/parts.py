@@ -1,0 +1,179 @@
+"""What a recipe is made of: images, student, teacher, optimizer."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_deit._checks import check
+from keras_deit.data.pipeline import evaluation_batches, training_batches
+from keras_deit.data.source import Source
+from keras_deit.data.sources import load_source
+from keras_deit.distillation.class_map import map_classes
+from keras_deit.distillation.distiller import Distiller
+from keras_deit.distillation.teacher import Teacher
+from keras_deit.models.complexity import count_macs, count_parameters
+from keras_deit.models.factory import variant_config
+from keras_deit.models.inference import input_size
+from keras_deit.models.preprocessing import preprocessing_of
+from keras_deit.models.variants import VARIANTS
+from keras_deit.training.optimizers import make_optimizer
+from keras_deit.training.recipe import Recipe
+from keras_deit.training.schedules import keep_rate_stages, learning_rate_schedule
+from keras_deit.weights.create import create_model
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe is made of, ready for `fit`.
+
+    Attributes:
+        recipe: What was asked for.
+        sources: The training and the validation images.
+        distiller: Holds the student and the teacher, compiled.
+        schedule: The learning rate, a function of the step.
+        stages: (first epoch, keep rate) of the student; empty without one.
+        training: Called with an epoch and a step of it, returns the endless batches
+            from there on.
+        validation: Every held-out image once.
+        steps_per_epoch: Steps in an epoch.
+    """
+
+    recipe: Recipe
+    sources: tuple[Source, Source]
+    distiller: Distiller
+    schedule: Callable
+    stages: list[tuple[int, float]]
+    training: Callable[[int, int], tf.data.Dataset]
+    validation: tf.data.Dataset
+    steps_per_epoch: int
+
+    @property
+    def student(self) -> keras.Model:
+        """The model that is trained."""
+        return self.distiller.student
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class, in the order of the labels."""
+        return self.sources[0].class_names
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the student."""
+        return count_parameters(self.student)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the student for an image."""
+        return count_macs(self.student)
+
+
+def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") -> Parts:
+    """Makes the parts of a recipe; see `training.train`."""
+    check(
+        recipe.kind == "none" or recipe.teacher is not None,
+        "`teacher` must be the path of a .keras file unless `kind` is 'none' "
+        "(--teacher on the command line; `train_teacher` makes one).",
+        teacher=recipe.teacher,
+        kind=recipe.kind,
+    )
+    keras.utils.set_random_seed(recipe.seed)
+    sources = tuple(
+        load_source(recipe.dataset, split, download, unreadable)
+        for split in ("train", "validation")
+    )
+    teacher = recipe.teacher and _teacher(recipe, sources[0].class_names)
+    student = create_model(
+        recipe.variant,
+        num_classes=len(sources[0].class_names),
+        image_size=recipe.image_size,
+        weights=recipe.weights,
+        **recipe.model_overrides,
+    )
+
+    @functools.cache  # to trace the graph of a view takes seconds
+    def training(epoch, step):
+        return training_batches(
+            sources[0],
+            input_size(student),
+            recipe.batch_size,
+            recipe.seed,
+            recipe.augmentation,
+            recipe.mixing,
+            recipe.label_smoothing,
+            recipe.repeats,
+            first_epoch=epoch,
+            first_step=step,
+        )
+
+    training(0, 0)  # refuses what does not fit before anything is compiled
+    steps_per_epoch = sources[0].num_examples // recipe.batch_size
+    schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    distiller = _distiller(recipe, student, teacher)
+    distiller.compile(make_optimizer(student, recipe, schedule))
+    # Here, so that a checkpoint finds its variables; for float16 it is wrapped by now.
+    distiller.optimizer.build(student.trainable_weights)
+    return Parts(
+        recipe,
+        sources,
+        distiller,
+        schedule,
+        _stages(recipe),
+        training,
+        evaluation_batches(
+            sources[1],
+            input_size(student),
+            recipe.batch_size,
+            preprocessing_of(student).crop_ratio,
+        ),
+        steps_per_epoch,
+    )
+
+
+def _teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher:
+    """The teacher, which answers in the student's classes."""
+    teacher = Teacher(recipe.teacher)
+    labels, table = Path(recipe.teacher).with_name("labels.txt"), recipe.teacher_classes
+    by_index = table is not None and all(isinstance(entry, int) for entry in table)
+    names = None
+    if labels.is_file() and not by_index:
+        names = labels.read_text().splitlines()
+    try:
+        classes = map_classes(names, teacher.num_classes, class_names, table)
+    except ValueError as error:
+        where = f" (the teacher's names are those of {labels})" if names else ""
+        raise ValueError(f"{error}{where}") from error
+    return teacher if classes is None else Teacher(teacher.model, classes=classes)
+
+
+def _distiller(recipe: Recipe, student: keras.Model, teacher) -> Distiller:
+    return Distiller(
+        student,
+        teacher,
+        recipe.kind,
+        alpha=recipe.alpha,
+        temperature=recipe.temperature,
+        reduction=recipe.reduction,
+    )
+
+
+def _stages(recipe: Recipe) -> list[tuple[int, float]]:
+    """When the student's keep rate becomes what; empty if it keeps all tokens."""
+    keep_rate = 1.0
+    if recipe.variant in VARIANTS:
+        config = variant_config(recipe.variant, **recipe.model_overrides)
+        keep_rate = getattr(getattr(config, "encoder", None), "keep_rate", 1.0)
+    if keep_rate < 1:
+        return keep_rate_stages(recipe, keep_rate)
+    check(
+        recipe.keep_rate_start_epoch == recipe.keep_rate_ramp_epochs == 0,
+        "`keep_rate_start_epoch` and `keep_rate_ramp_epochs` are for a student that "
+        "drops tokens: set `keep_rate` in `model_overrides`.",
+        variant=recipe.variant,
+        keep_rate=keep_rate,
+    )
+    return []

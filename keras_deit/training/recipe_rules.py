@@ -1,0 +1,183 @@
+"""What each field of a recipe must be, one by one."""
+
+import math
+from collections.abc import Callable
+
+from keras_deit.data.augmentation import ENGINES
+from keras_deit.data.rand_augment import parse_policy
+from keras_deit.distillation.distiller import KINDS
+from keras_deit.distillation.losses import REDUCTIONS
+from keras_deit.models.applications import APPLICATIONS, PREFIX
+from keras_deit.models.variants import VARIANTS
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "epochs", "late_epochs", "constant")
+
+
+def _is_variant(value) -> bool:
+    return value in VARIANTS or value in [PREFIX + name for name in APPLICATIONS]
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_count(value) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+def _is_count_or_none(value) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_share(value) -> bool:
+    return 0 <= value <= 1
+
+
+def _is_rate(value) -> bool:
+    return 0 <= value < math.inf
+
+
+def _is_positive(value) -> bool:
+    return 0 < value < math.inf
+
+
+def _is_text_or_none(value) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_range(value) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(map(_is_number, value))
+        and 0 < value[0] <= value[1] < math.inf
+    )
+
+
+def _is_policy_or_none(value) -> bool:
+    try:
+        return value is None or bool(parse_policy(value))
+    except (AttributeError, ValueError):  # no text, or no policy
+        return False
+
+
+def _is_overrides(value) -> bool:
+    return isinstance(value, dict) and not {"image_size", "num_classes"} & set(value)
+
+
+def _is_class_table(value) -> bool:
+    return value is None or (
+        isinstance(value, tuple)
+        and len(value) > 0
+        and all(isinstance(v, str) or _is_whole(v) for v in value)
+    )
+
+
+def _is_seed(value) -> bool:
+    return _is_whole(value) and value < 2**32
+
+
+# The rule in words, and whether a value holds it.
+RULES: dict[str, tuple[str, Callable]] = {
+    "variant": (
+        f"one of {sorted(VARIANTS)}, or '{PREFIX}NAME' of keras.applications",
+        _is_variant,
+    ),
+    "dataset": ("a name or a folder", lambda v: isinstance(v, str) and v != ""),
+    "image_size": ("a number of pixels or null", _is_count_or_none),
+    "model_overrides": ("an object without image_size, num_classes", _is_overrides),
+    "weights": ("'pretrained', a file or null", _is_text_or_none),
+    "train_mode": ("true or false", lambda v: isinstance(v, bool)),
+    "head_epochs": ("a whole number of at least 0", _is_whole),
+    "crop_area": (
+        "(smallest, largest), both in (0, 1]",
+        lambda v: _is_range(v) and v[1] <= 1,
+    ),
+    "crop_aspect_ratio": ("(smallest, largest), both positive", _is_range),
+    "flip": ("true or false", lambda v: isinstance(v, bool)),
+    "rand_augment": (
+        "null, or a policy such as 'rand-m9-mstd0.5-inc1' (see `parse_policy`)",
+        _is_policy_or_none,
+    ),
+    "color_jitter": ("at least 0 and finite", _is_rate),
+    "erasing": ("in [0, 1]", _is_share),
+    "augment": (f"one of {list(ENGINES)}", lambda v: v in ENGINES),
+    "mixup": ("at least 0 and finite", _is_rate),
+    "cutmix": ("at least 0 and finite", _is_rate),
+    "mix_probability": ("in [0, 1]", _is_share),
+    "mix_switch_probability": ("in [0, 1]", _is_share),
+    "label_smoothing": ("in [0, 1]", _is_share),
+    "repeats": ("a whole number of at least 1", _is_count),
+    "epochs": ("a whole number of at least 1", _is_count),
+    "batch_size": ("a whole number of at least 1", _is_count),
+    "optimizer": (f"one of {list(OPTIMIZERS)}", lambda v: v in OPTIMIZERS),
+    "momentum": ("in [0, 1)", lambda v: 0 <= v < 1),
+    "learning_rate": ("positive and finite", _is_positive),
+    "learning_rate_batch": ("at least 1, or null", _is_count_or_none),
+    "schedule": (f"one of {list(SCHEDULES)}", lambda v: v in SCHEDULES),
+    "warmup_epochs": ("at least 0 and finite", _is_rate),
+    "warmup_learning_rate": ("at least 0 and finite", _is_rate),
+    "min_learning_rate": ("at least 0 and finite", _is_rate),
+    "cooldown_epochs": ("a whole number of at least 0", _is_whole),
+    "weight_decay": ("at least 0 and finite", _is_rate),
+    "layer_decay": ("in (0, 1]", lambda v: 0 < v <= 1),
+    "clip_norm": ("positive, or null", lambda v: v is None or _is_positive(v)),
+    "ema_decay": ("in [0, 1), or null", lambda v: v is None or 0 <= v < 1),
+    "early_stop_epochs": ("a whole number of at least 1, or null", _is_count_or_none),
+    "keep_rate_start_epoch": ("a whole number of at least 0", _is_whole),
+    "keep_rate_ramp_epochs": ("a whole number of at least 0", _is_whole),
+    "keep_rate_stages": ("a whole number of at least 1", _is_count),
+    "kind": (f"one of {list(KINDS)}", lambda v: v in KINDS),
+    "alpha": ("in [0, 1]", _is_share),
+    "temperature": ("positive and finite", _is_positive),
+    "reduction": (f"one of {list(REDUCTIONS)}", lambda v: v in REDUCTIONS),
+    "teacher": ("a path or null", _is_text_or_none),
+    "teacher_classes": ("a list of indices or names, or null", _is_class_table),
+    "seed": ("a whole number from 0 to 2**32 - 1", _is_seed),
+}
+
+
+def contradictions(recipe) -> list[str]:
+    """Names what does not fit together in a recipe whose fields hold their rules."""
+    faults = [*_phases_too_long(recipe), *_rates_too_high(recipe)]
+    for name, neutral in (("temperature", 1.0), ("reduction", "batchmean")):
+        if recipe.kind != "soft" and getattr(recipe, name) != neutral:
+            faults.append(
+                f"`{name}` has a meaning for `kind` 'soft' only. Received: "
+                f"{name}={getattr(recipe, name)!r}, kind={recipe.kind!r}."
+            )
+    try:
+        _ = recipe.augmentation
+    except ValueError as error:
+        faults.append(str(error))
+    return faults
+
+
+def _phases_too_long(recipe) -> list[str]:
+    phases = (
+        ("warmup_epochs",),
+        ("head_epochs",),
+        ("keep_rate_start_epoch", "keep_rate_ramp_epochs"),
+        *([("warmup_epochs", "cooldown_epochs")] if recipe.cooldown_epochs else []),
+    )
+    return [
+        f"{' + '.join(f'`{name}`' for name in names)} must be less than `epochs`. "
+        f"Received: {', '.join(f'{n}={getattr(recipe, n)}' for n in names)}, "
+        f"epochs={recipe.epochs}."
+        for names in phases
+        if sum(getattr(recipe, name) for name in names) >= recipe.epochs
+    ]
+
+
+def _rates_too_high(recipe) -> list[str]:
+    return [
+        f"`{name}` must be at most the peak learning rate. Received: "
+        f"{name}={getattr(recipe, name)}, peak={recipe.peak_learning_rate}."
+        for name in ("warmup_learning_rate", "min_learning_rate")
+        if getattr(recipe, name) > recipe.peak_learning_rate
+    ]

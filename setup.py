@@ -38,6 +38,15 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
+        # What `python -m trainers benchmark` compares with; better in an environment of
+        # its own (--peer_python). timm 1.0.31 asks Pillow to keep 0 bits, which Pillow
+        # 13 refuses.
+        "bench": [
+            "pillow>=11,<13",
+            "timm>=1.0.20,<2",
+            "torch>=2.6,<3",
+            "torchvision>=0.21,<1",
+        ],
         "dev": [
             "pre-commit>=4,<5",
             "pre-commit-hooks>=6,<7",

@@ -14,6 +14,8 @@ PROGRAMS = (
     "evaluate",
     "classify",
     "export",
+    "report",
+    "benchmark",
     "variants",
     "demo",
 )

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from absl import flags
 
@@ -19,6 +21,19 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
         "output", None, "Folder of the run; required.", flag_values=values
     )
     flags.mark_flag_as_required("output", flag_values=values)
+    flags.DEFINE_string(
+        "variant",
+        None,
+        "In place of the recipe's: a name that `python -m trainers variants` lists, or "
+        "keras:NAME for a network of keras.applications.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "weights",
+        None,
+        "In place of the recipe's: what the model starts from, 'pretrained' or a file.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "dataset",
         None,
@@ -40,13 +55,77 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
         flag_values=values,
     )
     flags.DEFINE_bool(
-        "overwrite", False, "Replace a finished run in --output.", flag_values=values
+        "smoke",
+        False,
+        "Shrink the recipe to seconds: the smallest model of its family, on the "
+        "embedded digits, with everything else that it does.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Replace an earlier run in --output, also one that could go on: to go on, give "
+        "the command without it.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "download",
         False,
         "Allow a dataset of TensorFlow Datasets to be downloaded.",
         flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "unreadable",
+        "refuse",
+        ["refuse", "skip"],
+        "What to do with image files that cannot be decoded: end with an error, or "
+        "look for them before the run and leave them out.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "checkpoint_steps",
+        500,
+        "Steps from one checkpoint to the next. A run that was interrupted goes on "
+        "from its last one when the same command is given again.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "force_resume",
+        False,
+        "Go on with an interrupted run even if recipe, dataset or teacher changed.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "verify_resume",
+        False,
+        "Instead of training, prove in minutes that the recipe, shrunk as by --smoke, "
+        "ends with the same weights, bit for bit, when it is killed and started again.",
+        flag_values=values,
+    )
+
+
+def carry_out(values: flags.FlagValues, recipe) -> None:
+    """Trains what the flags came to, or proves that it can be interrupted."""
+    from keras_deit.training.run import train
+    from keras_deit.training.smoke import smoke
+    from trainers._verify_resume import verify_resume
+
+    if values.verify_resume:
+        with TemporaryDirectory(prefix="verify-resume-") as folder:
+            verify_resume(smoke(recipe, folder), Path(folder))
+        return
+    output = Path(values.output).expanduser().absolute()
+    if values.smoke:
+        recipe = smoke(recipe, output.with_name(f"{output.name}-smoke"))
+    train(
+        recipe,
+        Path(values.output).expanduser(),
+        overwrite=values.overwrite,
+        download=values.download,
+        unreadable=values.unreadable,
+        checkpoint_steps=values.checkpoint_steps,
+        force_resume=values.force_resume,
     )
 
 
@@ -60,8 +139,12 @@ def effective_recipe(values: flags.FlagValues, **changes):
     if values.epochs is not None:
         check(values.epochs >= 1, "`epochs` must be at least 1.", epochs=values.epochs)
         recipe = recipe.over(values.epochs)
-    changes |= {"dataset": values.dataset}
+    changes |= {name: values[name].value for name in ("variant", "weights", "dataset")}
     changes = {name: value for name, value in changes.items() if value is not None}
+    for name in changes.keys() & {"teacher", "weights"}:
+        changes[name] = str(Path(changes[name]).expanduser())
+    if changes.get("kind", "soft") != "soft":  # what is for soft distillation alone
+        changes |= {"temperature": 1.0, "reduction": "batchmean"}
     for item in values["set"].value:
         name, equals, text = item.partition("=")
         if not equals:

@@ -11,7 +11,11 @@ Examples:
 
 from absl import flags
 
-from trainers._recipe_flags import define_recipe_flags, effective_recipe
+from trainers._recipe_flags import (
+    carry_out,
+    define_recipe_flags,
+    effective_recipe,
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -31,7 +35,5 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Trains the student."""
-    from keras_deit.training.run import train
-
     recipe = effective_recipe(values, teacher=values.teacher, kind=values.kind)
-    train(recipe, values.output, values.overwrite, values.download)
+    carry_out(values, recipe)

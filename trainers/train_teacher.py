@@ -11,7 +11,11 @@ from dataclasses import replace
 
 from absl import flags
 
-from trainers._recipe_flags import define_recipe_flags, effective_recipe
+from trainers._recipe_flags import (
+    carry_out,
+    define_recipe_flags,
+    effective_recipe,
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -21,7 +25,5 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Trains the teacher."""
-    from keras_deit.training.run import train
-
     recipe = replace(effective_recipe(values, kind="none"), teacher=None)
-    train(recipe, values.output, values.overwrite, values.download)
+    carry_out(values, recipe)

@@ -34,11 +34,12 @@ def test_help_of_a_program_explains_its_flags(run_program, program, flag):
     done = run_program(program, flag)
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"python -m trainers {program} [flags]")
-    assert f"python -m trainers {program} --" in done.out.partition("Flags:")[0]
+    assert f"python -m trainers {program} " in done.out.partition("Flags:")[0]
     assert "  --debug\n      Show where an error is." in done.out
     writes = program not in ("evaluate", "classify", "variants")
     assert ("  --output\n" in done.out) is writes
-    assert ("  --weights\n" in done.out) is (program in OF_A_MODEL)
+    trains = program in ("train", "train_teacher")
+    assert ("  --weights\n" in done.out) is (program in OF_A_MODEL or trains)
     if program in OF_A_MODEL:
         assert "Weights of a variant: 'pretrained', which are downloaded" in done.out
 
@@ -47,7 +48,8 @@ def test_help_says_what_a_program_takes_beside_its_flags(run_program):
     first = {p: run_program(p, "--help").out.splitlines()[0] for p in PROGRAMS}
     assert first["classify"] == "python -m trainers classify [flags] IMAGE ..."
     assert first["evaluate"] == "python -m trainers evaluate [flags]"
-    assert [p for p in PROGRAMS if not first[p].endswith("[flags]")] == ["classify"]
+    takes = [p for p in PROGRAMS if not first[p].endswith("[flags]")]
+    assert takes == ["classify", "report"]
 
 
 def test_help_names_choices_and_defaults(run_program):
@@ -149,7 +151,7 @@ def test_debug_shows_where_an_error_is(tmp_path):
 
 
 def test_the_keyboard_stops_a_program(monkeypatch, run_program, tmp_path):
-    def stop(*arguments):
+    def stop(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("keras_deit.training.run.train", stop)
@@ -162,7 +164,7 @@ def test_the_keyboard_stops_a_program(monkeypatch, run_program, tmp_path):
 def test_a_run_that_goes_wrong_ends_in_its_message(
     monkeypatch, refusal, tmp_path, error
 ):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise error("The disk is full.")
 
     monkeypatch.setattr("keras_deit.training.run.train", fail)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,11 @@ SMALL = '--set=model_overrides={"depth": 1, "embed_dim": 16, "num_heads": 2}'
 QUICK = ("--recipe=digits_plain", "--epochs=1", "--set=warmup_epochs=0", SMALL)
 FILES = {
     "recipe.json",
+    "run.json",
+    "history.jsonl",
+    "per_class.csv",
+    "views.png",
+    "report.html",
     "labels.txt",
     "history.csv",
     "tensorboard",
@@ -26,10 +32,8 @@ def asked_for(monkeypatch, run_program, tmp_path):
     """Runs a program whose training is left out: what it would have trained."""
     received = {}
 
-    def train(recipe, output, overwrite, download):
-        received.update(
-            recipe=recipe, output=output, overwrite=overwrite, download=download
-        )
+    def train(recipe, output, **options):
+        received.update(recipe=recipe, output=output, **options)
 
     monkeypatch.setattr("keras_deit.training.run.train", train)
 
@@ -77,17 +81,19 @@ def test_a_run_prints_its_scores(student, rows_of):
     for head, score in scores.items():
         shares = [f"{100 * score[k]:.2f} %" for k in ("top1", "top5")]
         assert [head, *shares] in rows
-    assert "hard distillation from" in student.said
-    assert "teacher/last.keras, alpha 0.5" in student.said
+    assert "teacher/last.keras: hard distillation, alpha 0.5" in student.said
 
 
 def test_without_changes_the_recipe_is_taken_as_it_is(asked_for, tmp_path):
     received = asked_for("train", "--recipe=digits_plain")
     assert received == {
         "recipe": PLAIN,
-        "output": f"{tmp_path}/run",
+        "output": tmp_path / "run",
         "overwrite": False,
         "download": False,
+        "unreadable": "refuse",
+        "checkpoint_steps": 500,
+        "force_resume": False,
     }
 
 
@@ -115,11 +121,18 @@ def test_flags_change_the_recipe(asked_for):
         "--set=flip=true",
         "--set=learning_rate_batch=512",
         "--set=reduction=numel",
+        "--variant=keras:MobileNet",
+        "--weights=~/w.keras",
         "--overwrite",
         "--download",
+        "--unreadable=skip",
+        "--checkpoint_steps=7",
+        "--force_resume",
     )
     assert received["recipe"] == replace(
         PLAIN,
+        variant="keras:MobileNet",
+        weights=str(Path.home() / "w.keras"),
         dataset="pets",
         epochs=3,
         warmup_epochs=PLAIN.warmup_epochs * 3 / PLAIN.epochs,
@@ -132,8 +145,21 @@ def test_flags_change_the_recipe(asked_for):
         learning_rate_batch=512,
         reduction="numel",
     )
-    assert received["overwrite"]
-    assert received["download"]
+    del received["recipe"], received["output"]
+    assert received == {
+        "overwrite": True,
+        "download": True,
+        "unreadable": "skip",
+        "checkpoint_steps": 7,
+        "force_resume": True,
+    }
+
+
+def test_without_soft_distillation_what_is_for_it_alone_is_dropped(asked_for):
+    soft = find_recipe("imagenet_deit_tiny_soft")
+    received = asked_for("train", "--recipe=imagenet_deit_tiny_soft", "--kind=none")
+    neutral = {"temperature": 1.0, "reduction": "batchmean"}
+    assert received["recipe"] == replace(soft, kind="none", **neutral)
 
 
 def test_a_value_may_hold_an_equals_sign(asked_for):
@@ -151,7 +177,7 @@ def test_the_recipe_of_an_earlier_run_can_be_run_again(asked_for, student):
 def test_a_finished_run_is_refused(refusal, student):
     before = (student.folder / "last.keras").stat().st_mtime_ns
     message = refusal("train", *QUICK, f"--output={student.folder}")
-    assert "`output` holds the weights of an earlier run" in message
+    assert "`output` holds a run that came to its end" in message
     assert "--overwrite" in message
     assert (student.folder / "last.keras").stat().st_mtime_ns == before
 
@@ -226,8 +252,8 @@ def test_a_teacher_of_other_classes_is_refused(refusal, tmp_path, pets, teacher)
         "--kind=hard",
         f"--teacher={teacher.folder}/last.keras",
     )
-    assert "must have the same classes" in message
-    assert "student_classes=2, teacher_classes=10" in message
+    assert "only 0 of 2 names match: give `teacher_classes`" in message
+    assert "labels.txt" in message
     assert not (tmp_path / "run").exists()
 
 

@@ -10,7 +10,8 @@ from keras_deit.training.recipe import Recipe, recipe_from_json
 
 def list_recipes() -> list[str]:
     """Lists the names that `find_recipe` knows."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def find_recipe(name: str) -> Recipe:
@@ -22,7 +23,7 @@ def find_recipe(name: str) -> Recipe:
     """
     if name.endswith(".json"):
         try:
-            return recipe_from_json(Path(name).read_text())
+            return recipe_from_json(Path(name).expanduser().read_text())
         except ValueError as error:  # also a file that is no text
             raise ValueError(f"{name}: {error}") from error
     check_choice("recipe", name, list_recipes())

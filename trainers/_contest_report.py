@@ -1,0 +1,150 @@
+"""What a contest leaves: a table, a JSON file and a picture."""
+
+import json
+import os
+import platform
+from datetime import datetime
+from pathlib import Path
+
+from keras_deit._files import replacing
+from keras_deit.training.report import print_table
+from trainers._contest import Contest, summary
+
+FORMAT = 1  # of the JSON file
+COLUMNS = (
+    "contestant",
+    "task",
+    "images/s",
+    "us/image",
+    "share",
+    "others",
+    "ratio",
+    "10 - 90 %",
+)
+
+
+def write_report(
+    contest: Contest, heading: dict, baseline: str, clock: str, output: Path
+) -> None:
+    """Prints the table, and writes the JSON file and the picture beside it.
+
+    Args:
+        contest: What came out.
+        heading: What stands at the top of the file: `title`, and what else is known.
+        baseline: The contestant that the others are compared with, if it is there.
+        clock: See `summary`.
+        output: The JSON file; the picture has the same name with the ending .png.
+    """
+    rows = summary(contest, baseline, clock)
+    limit = what_limits(rows)
+    record = {
+        "format": FORMAT,
+        **heading,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "clock": clock,
+        "baseline": baseline if baseline in contest.packages else None,
+        "packages": contest.packages,
+        "missing": contest.missing,
+        "errors": contest.errors,
+        "limits": limit,
+        "rows": rows,
+    }
+    with replacing(output) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+    with replacing(output.with_suffix(".png")) as partial:
+        _draw(rows, contest.paths, heading["title"], partial)
+    _print(record, output)
+
+
+def what_limits(rows: list[dict]) -> dict | None:
+    """The most expensive stage of the first contestant whose path is whole, if any."""
+    staged = [row for row in rows if row["stage_share"] is not None]
+    if not staged:
+        return None
+    mine = [row for row in staged if row["contestant"] == staged[0]["contestant"]]
+    most = max(mine, key=lambda row: row["stage_share"])
+    return {name: most[name] for name in ("contestant", "task", "stage_share")}
+
+
+def _print(record: dict, output: Path) -> None:
+    """Prints the table, who is not in it, and what limits."""
+    cells = [_cells(row) for row in record["rows"]]
+    rounds = record["settings"]["rounds"]
+    title = f"{record['title']}; medians of {rounds} rounds"
+    print_table(title, COLUMNS, cells)
+    print("share: of the last stage, what this one adds to those before")
+    print("others: the share of the core that other programs took meanwhile")
+    if record["baseline"]:
+        print(f"ratio: of images/s to {record['baseline']} in the same round")
+    for name, packages in record["missing"].items():
+        print(f"{name} is left out: not installed: {', '.join(packages)}")
+    print(f"Written: {output} and {output.with_suffix('.png')}")
+    limit = record["limits"]
+    if limit:
+        share = f"{limit['stage_share']:.0%}"
+        print(
+            f"What limits {limit['contestant']}: {limit['task']}, {share} of the time"
+        )
+
+
+def _cells(row: dict) -> tuple[str, ...]:
+    def text(value, form):
+        return "" if value is None else format(value, form)
+
+    ratio = row["ratio"]
+    return (
+        row["contestant"],
+        row["task"],
+        f"{row['rate']['median']:,.0f}",
+        f"{row['microseconds']:,.0f}",
+        text(row["stage_share"], ".1%"),
+        text(row["others"], ".0%"),
+        f"{ratio['median']:.2f}" if ratio else "",
+        f"{ratio['p10']:.2f} - {ratio['p90']:.2f}" if ratio else "",
+    )
+
+
+def _draw(rows: list[dict], paths: dict, title: str, path: Path) -> None:
+    """Draws the time of an image for each contestant, cut into stages where known."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a screen
+    axes = figure.subplots()
+    colors: dict[str, str] = {}
+    for name, stages in paths.items():
+        mine = {row["task"]: row for row in rows if row["contestant"] == name}
+        whole = mine.get(stages[-1]) if stages else None
+        if whole is None:
+            continue
+        bar = {"all stages": 1.0}
+        if whole["stage_share"] is not None:  # below 0, by chance, has no width
+            bar = {task: max(0.0, mine[task]["stage_share"]) for task in stages}
+        end = 0.0
+        for task, share in bar.items():
+            color = colors.setdefault(task, f"C{len(colors)}")
+            width = share / sum(bar.values()) * whole["microseconds"]
+            axes.barh(name, width, left=end, color=color)
+            end += width
+        axes.text(end, name, f" {whole['rate']['median']:,.0f} a second", va="center")
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("microseconds an image")
+    axes.set_title(title, wrap=True)
+    handles = [Patch(color=color, label=task) for task, color in colors.items()]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=120)
+
+
+def _machine() -> dict:
+    """What the figures depend on."""
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        names = [x for x in information.read_text().splitlines() if "model name" in x]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {"processor": model, "cores": os.cpu_count(), "system": platform.platform()}

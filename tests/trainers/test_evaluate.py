@@ -123,7 +123,9 @@ def test_an_unreadable_image_is_named(refusal, student, tmp_path):
     (tmp_path / "val" / "0" / "folder.jpg").mkdir()  # no image, whatever its name
     model = f"--model={student.folder}/last.keras"
     message = refusal("evaluate", model, f"--dataset={tmp_path}")
-    assert message.startswith("10 of 10 images cannot be decoded; remove, repair or skip")
+    assert message.startswith(
+        "10 of 10 images cannot be decoded; remove, repair or skip"
+    )
     assert f"{tmp_path}/val/0/1.jpg, {tmp_path}/val/1/1.jpg, " in message
 
 

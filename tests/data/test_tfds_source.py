@@ -295,7 +295,7 @@ def test_a_damaged_record_file_is_an_error(store, kept, damage):
         "at a record's end": r"expected to contain \d+ elements but contained only 1$",
     }
     where = "'my_flowers'.* are damaged; remove them and prepare the dataset anew: "
-    with pytest.raises(ValueError, match=where + reason[damage]):  # noqa: PT012 - here or there
+    with pytest.raises(ValueError, match=where + reason[damage]):
         source = flowers("all")
         with naming_unreadable_images(source):
             list(source.shuffled(0, 0))

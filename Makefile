@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: setup demo test test-slow check fix clean
+.PHONY: setup demo test test-slow test-addons check fix clean
 
 setup: $(VENV)/.ready
 
@@ -13,10 +13,13 @@ demo: setup
 	$(PY) -m trainers demo
 
 test: setup
-	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m "not slow"
+	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m "not slow and not addons"
 
 test-slow: setup
 	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m slow
+
+test-addons: setup
+	$(PY) -m pytest -q -rs -s -m addons
 
 check: setup
 	$(PY) -m ruff check .

@@ -10,11 +10,13 @@ from absl import flags
 HELP = ("--help", "-h", "help")
 PROGRAMS = (
     "train_teacher",
+    "cache_teacher",
     "train",
     "evaluate",
     "classify",
     "export",
     "report",
+    "compare",
     "benchmark",
     "variants",
     "demo",

@@ -8,23 +8,38 @@ from pathlib import Path
 
 from keras_deit._files import replacing
 from keras_deit.training.report import print_table
-from trainers._contest import Contest, summary
+from trainers._contest import Contest, ratios, spread, summary
 
 FORMAT = 1  # of the JSON file
-COLUMNS = (
-    "contestant",
-    "task",
-    "images/s",
-    "us/image",
-    "share",
-    "others",
-    "ratio",
-    "10 - 90 %",
-)
+COLUMNS = {
+    "rate": (
+        "contestant",
+        "task",
+        "images/s",
+        "us/image",
+        "share",
+        "others",
+        "ratio",
+        "10 - 90 %",
+    ),
+    "time": (
+        "contestant",
+        "ms/step",
+        "images/s",
+        "others",
+        "time, ratio",
+        "10 - 90 %",
+    ),
+}
 
 
 def write_report(
-    contest: Contest, heading: dict, baseline: str, clock: str, output: Path
+    contest: Contest,
+    heading: dict,
+    baseline: str,
+    clock: str,
+    output: Path,
+    compared: str = "rate",
 ) -> None:
     """Prints the table, and writes the JSON file and the picture beside it.
 
@@ -34,9 +49,15 @@ def write_report(
         baseline: The contestant that the others are compared with, if it is there.
         clock: See `summary`.
         output: The JSON file; the picture has the same name with the ending .png.
+        compared: What the ratios are of: "rate", for contestants that differ in the
+            stages of their tasks, or "time", for contestants with one task, the step.
     """
     rows = summary(contest, baseline, clock)
-    limit = what_limits(rows)
+    limit = None
+    if compared == "rate":
+        limit = what_limits(rows)
+    else:
+        _add_time_ratios(rows, contest, baseline, clock)
     record = {
         "format": FORMAT,
         **heading,
@@ -54,7 +75,15 @@ def write_report(
         partial.write_text(json.dumps(record, indent=1) + "\n")
     with replacing(output.with_suffix(".png")) as partial:
         _draw(rows, contest.paths, heading["title"], partial)
-    _print(record, output)
+    _print(record, output, compared)
+
+
+def _add_time_ratios(rows: list[dict], contest: Contest, baseline: str, clock: str):
+    """Adds `time_ratio` to the rows: the time over the baseline's in the same round."""
+    for row in rows:
+        theirs = contest.rounds.get((baseline, row["task"]))
+        # A time over theirs is their rate over this one.
+        row["time_ratio"] = theirs and spread(ratios(theirs, row["rounds"], clock))
 
 
 def what_limits(rows: list[dict]) -> dict | None:
@@ -67,16 +96,22 @@ def what_limits(rows: list[dict]) -> dict | None:
     return {name: most[name] for name in ("contestant", "task", "stage_share")}
 
 
-def _print(record: dict, output: Path) -> None:
+def _print(record: dict, output: Path, compared: str) -> None:
     """Prints the table, who is not in it, and what limits."""
-    cells = [_cells(row) for row in record["rows"]]
-    rounds = record["settings"]["rounds"]
-    title = f"{record['title']}; medians of {rounds} rounds"
-    print_table(title, COLUMNS, cells)
-    print("share: of the last stage, what this one adds to those before")
+    settings, baseline = record["settings"], record["baseline"]
+    title = f"{record['title']}; medians of {settings['rounds']} rounds"
+    if compared == "rate":
+        cells = [_rate_cells(row) for row in record["rows"]]
+    else:
+        cells = [_time_cells(row, settings["batch_size"]) for row in record["rows"]]
+    print_table(title, COLUMNS[compared], cells)
+    if compared == "rate":
+        print("share: of the last stage, what this one adds to those before")
     print("others: the share of the core that other programs took meanwhile")
-    if record["baseline"]:
-        print(f"ratio: of images/s to {record['baseline']} in the same round")
+    if baseline and compared == "rate":
+        print(f"ratio: of images/s to {baseline} in the same round")
+    elif baseline:
+        print(f"time, ratio: of ms/step to {baseline} in the same round")
     for name, packages in record["missing"].items():
         print(f"{name} is left out: not installed: {', '.join(packages)}")
     print(f"Written: {output} and {output.with_suffix('.png')}")
@@ -88,20 +123,42 @@ def _print(record: dict, output: Path) -> None:
         )
 
 
-def _cells(row: dict) -> tuple[str, ...]:
-    def text(value, form):
-        return "" if value is None else format(value, form)
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
-    ratio = row["ratio"]
+
+def _rate_text(rate: float) -> str:
+    """A rate with at least two digits that count."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
+def _ratio_texts(ratio: dict | None, form: str) -> tuple[str, str]:
+    """The median, and the spread around it."""
+    if not ratio:
+        return "", ""
+    median, low, high = (format(ratio[name], form) for name in ("median", "p10", "p90"))
+    return median, f"{low} - {high}"
+
+
+def _rate_cells(row: dict) -> tuple[str, ...]:
     return (
         row["contestant"],
         row["task"],
         f"{row['rate']['median']:,.0f}",
         f"{row['microseconds']:,.0f}",
-        text(row["stage_share"], ".1%"),
-        text(row["others"], ".0%"),
-        f"{ratio['median']:.2f}" if ratio else "",
-        f"{ratio['p10']:.2f} - {ratio['p90']:.2f}" if ratio else "",
+        _text(row["stage_share"], ".1%"),
+        _text(row["others"], ".0%"),
+        *_ratio_texts(row["ratio"], ".2f"),
+    )
+
+
+def _time_cells(row: dict, batch_size: int) -> tuple[str, ...]:
+    return (
+        row["contestant"],
+        f"{row['microseconds'] * batch_size / 1e3:,.0f}",
+        _rate_text(row["rate"]["median"]),
+        _text(row["others"], ".0%"),
+        *_ratio_texts(row["time_ratio"], ".3f"),
     )
 
 
@@ -129,7 +186,8 @@ def _draw(rows: list[dict], paths: dict, title: str, path: Path) -> None:
             width = share / sum(bar.values()) * whole["microseconds"]
             axes.barh(name, width, left=end, color=color)
             end += width
-        axes.text(end, name, f" {whole['rate']['median']:,.0f} a second", va="center")
+        rate = _rate_text(whole["rate"]["median"])
+        axes.text(end, name, f" {rate} a second", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel("microseconds an image")

@@ -1,4 +1,4 @@
-"""The flags that `train` and `train_teacher` share, and what they come to."""
+"""The flags that programs with a recipe share, and what they come to."""
 
 import json
 from dataclasses import asdict
@@ -8,8 +8,16 @@ from tempfile import TemporaryDirectory
 from absl import flags
 
 
-def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
-    """Defines the flags that choose a recipe, change it, and say where it goes."""
+def define_recipe_flags(
+    values: flags.FlagValues, default_recipe: str, output: str
+) -> None:
+    """Defines the flags that choose a recipe, change it, and say where it goes.
+
+    Args:
+        values: The flags of a program.
+        default_recipe: Name of the recipe that is taken if none is given.
+        output: What `--output` is.
+    """
     flags.DEFINE_string(
         "recipe",
         default_recipe,
@@ -17,9 +25,7 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
         "the recipe.json of an earlier run.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "output", None, "Folder of the run; required.", flag_values=values
-    )
+    flags.DEFINE_string("output", None, f"{output}; required.", flag_values=values)
     flags.mark_flag_as_required("output", flag_values=values)
     flags.DEFINE_string(
         "variant",
@@ -29,22 +35,10 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "weights",
-        None,
-        "In place of the recipe's: what the model starts from, 'pretrained' or a file.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
         "dataset",
         None,
         "In place of the recipe's: 'digits', a folder of class folders (or of train/ "
         "and val/), or a name of TensorFlow Datasets.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "epochs",
-        None,
-        "In place of the recipe's; the warm-up keeps its share.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
@@ -52,20 +46,6 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
         [],
         "Any field of the recipe, as field=value, the value in JSON; may be repeated: "
         "--set=batch_size=32 --set='crop_area=[0.5, 1]'.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "smoke",
-        False,
-        "Shrink the recipe to seconds: the smallest model of its family, on the "
-        "embedded digits, with everything else that it does.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "overwrite",
-        False,
-        "Replace an earlier run in --output, also one that could go on: to go on, give "
-        "the command without it.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -80,6 +60,53 @@ def define_recipe_flags(values: flags.FlagValues, default_recipe: str) -> None:
         ["refuse", "skip"],
         "What to do with image files that cannot be decoded: end with an error, or "
         "look for them before the run and leave them out.",
+        flag_values=values,
+    )
+
+
+def define_teacher_flags(values: flags.FlagValues) -> None:
+    """Defines the flags that name a teacher."""
+    flags.DEFINE_multi_string(
+        "teacher",
+        None,
+        "The teacher: a .keras file, the folder of a SavedModel, or the name of a "
+        "variant, with its published weights; given several times, an ensemble.",
+        flag_values=values,
+    )
+
+
+def teacher_of(values: flags.FlagValues) -> str | tuple[str, ...] | None:
+    """What --teacher came to: one, several, or None."""
+    paths = [str(Path(name).expanduser()) for name in values.teacher or ()]
+    return tuple(paths) if len(paths) > 1 else next(iter(paths), None)
+
+
+def define_run_flags(values: flags.FlagValues) -> None:
+    """Defines the flags that say how a recipe is carried out."""
+    flags.DEFINE_string(
+        "weights",
+        None,
+        "In place of the recipe's: what the model starts from, 'pretrained' or a file.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "epochs",
+        None,
+        "In place of the recipe's; the warm-up keeps its share.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "smoke",
+        False,
+        "Shrink the recipe to seconds: the smallest model of its family, on the "
+        "embedded digits, with everything else that it does.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Replace an earlier run in --output, also one that could go on: to go on, give "
+        "the command without it.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -129,19 +156,20 @@ def carry_out(values: flags.FlagValues, recipe) -> None:
     )
 
 
-def effective_recipe(values: flags.FlagValues, **changes):
+def effective_recipe(values: flags.FlagValues, epochs: int | None = None, **changes):
     """The recipe that was asked for, with all changes; those that are None are none."""
     from keras_deit._checks import check
     from keras_deit.training.recipe import recipe_from_dict
     from trainers.recipes import find_recipe
 
     recipe = find_recipe(values.recipe)
-    if values.epochs is not None:
-        check(values.epochs >= 1, "`epochs` must be at least 1.", epochs=values.epochs)
-        recipe = recipe.over(values.epochs)
-    changes |= {name: values[name].value for name in ("variant", "weights", "dataset")}
+    if epochs is not None:
+        check(epochs >= 1, "`epochs` must be at least 1.", epochs=epochs)
+        recipe = recipe.over(epochs)
+    for name in ("variant", "weights", "dataset"):
+        changes[name] = values[name].value if name in values else None
     changes = {name: value for name, value in changes.items() if value is not None}
-    for name in changes.keys() & {"teacher", "weights"}:
+    for name in changes.keys() & {"teacher_cache", "weights"}:
         changes[name] = str(Path(changes[name]).expanduser())
     if changes.get("kind", "soft") != "soft":  # what is for soft distillation alone
         changes |= {"temperature": 1.0, "reduction": "batchmean"}

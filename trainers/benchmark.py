@@ -15,10 +15,17 @@ images. Seconds are those that the core worked for the contestant, so that image
 images per second and core on a machine that is busy, too; files are read once before,
 so they come from memory.
 
+--what=distillation measures a training step of one student without a teacher, with a
+live teacher, and with what a cache of its logits kept: all, 16 of them, or the argmax.
+The steps are those of `train`, with the same pixels from memory and random weights;
+only who teaches differs. Ratios are of times: what a step costs, over the step without
+a teacher.
+
 Examples:
   python -m trainers benchmark --what=input --quick
   python -m trainers benchmark --dataset=~/imagenet/val --rounds=11
   python -m trainers benchmark --peer_python=~/with-timm/bin/python
+  python -m trainers benchmark --what=distillation --teacher=regnety_032
 """
 
 import sys
@@ -27,13 +34,46 @@ from tempfile import TemporaryDirectory
 
 from absl import flags
 
-QUICK = {"rounds": 3, "seconds": 0.2, "batch_size": 32}
-THOROUGH = {"rounds": 7, "seconds": 1.0, "batch_size": 64}
+THOROUGH = {
+    "input": {"rounds": 7, "seconds": 1.0, "batch_size": 64},
+    "distillation": {
+        "rounds": 25,
+        "seconds": 1.0,
+        "batch_size": 8,
+        "student": "deit_tiny_distilled_patch16_224",
+        "teacher": "regnety_160",
+    },
+}
+QUICK = {
+    "input": {"rounds": 3, "seconds": 0.2, "batch_size": 32},
+    "distillation": {
+        "rounds": 3,
+        "seconds": 0.2,
+        "batch_size": 8,
+        "student": "deit_micro_distilled_patch4_32",
+        "teacher": "regnety_micro_32",
+    },
+}
+BASELINES = {"input": "timm", "distillation": "no teacher"}
+COMPARED = {"input": "rate", "distillation": "time"}
+TEACHING = {
+    "no teacher": "none",
+    "live teacher": "live",
+    "cached, all": "all",
+    "cached, 16": 16,
+    "cached, hard": "hard",
+}
 IMAGE_SIZE = 224
 NUM_MADE = 64  # images, where no dataset is given
 MOST_IMAGES = 512  # of a dataset
 JPEG_SUFFIXES = (".jpg", ".jpeg")
-WHATS = ("input",)
+WHATS = ("input", "distillation")
+ONLY_OF = {  # flags that have a meaning for one of them
+    "dataset": "input",
+    "peer_python": "input",
+    "student": "distillation",
+    "teacher": "distillation",
+}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -56,21 +96,31 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "quick",
         False,
-        "In less than two minutes, to see that it works: short rounds, small batches.",
+        "In less than two minutes, to see that it works: short rounds, small batches "
+        "or small models.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "rounds",
         None,
-        "How many rounds; without it 7, or 3 with --quick.",
+        "How many rounds; without it 7 of input, 25 of distillation, or 3 with "
+        "--quick.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "Images in a batch; without it 64 of input, or 32 with --quick, and 8 of "
+        "distillation.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_string(
         "baseline",
-        "timm",
-        "The contestant that the others are compared with; if it is left out, there "
-        "are no ratios.",
+        None,
+        "The contestant that the others are compared with; without it timm, or 'no "
+        "teacher'. If it is left out, there are no ratios.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -80,12 +130,27 @@ def define_flags(values: flags.FlagValues) -> None:
         "'keras-deit[bench]'); without it, the one that runs this.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "student",
+        None,
+        "The variant that is trained; without it deit_tiny_distilled_patch16_224, or "
+        "deit_micro_distilled_patch4_32 with --quick.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "teacher",
+        None,
+        "The variant that teaches; without it regnety_160, or regnety_micro_32 with "
+        "--quick.",
+        flag_values=values,
+    )
 
 
 def main(values: flags.FlagValues) -> None:
     """Runs the contest, prints the table and writes the files.
 
     Raises:
+        ValueError: If a flag is refused.
         RuntimeError: If a contestant failed; what the others did is written all the
             same.
     """
@@ -93,13 +158,12 @@ def main(values: flags.FlagValues) -> None:
     from trainers._contest import run_contest
     from trainers._contest_report import write_report
 
-    settings = dict(QUICK if values.quick else THOROUGH)
-    if values.rounds is not None:
-        settings["rounds"] = values.rounds
-    output = Path(values.output or f"benchmarks/{values.what}.json").expanduser()
+    what, settings = values.what, _settings(values)
+    baseline = values.baseline or BASELINES[what]
+    output = Path(values.output or f"benchmarks/{what}.json").expanduser()
     with TemporaryDirectory() as folder:
-        title, clock, contestants = PLANS[values.what](values, settings, Path(folder))
-        check_choice("baseline", values.baseline, [c.name for c in contestants])
+        title, clock, contestants = PLANS[what](values, settings, Path(folder))
+        check_choice("baseline", baseline, [c.name for c in contestants])
         output.parent.mkdir(parents=True, exist_ok=True)
         contest = run_contest(
             contestants,
@@ -107,11 +171,26 @@ def main(values: flags.FlagValues) -> None:
             settings["seconds"],
             tell=lambda text: print(text, file=sys.stderr, flush=True),
         )
-    heading = {"what": values.what, "title": title, "settings": settings}
-    write_report(contest, heading, values.baseline, clock, output)
+    heading = {"what": what, "title": title, "settings": settings}
+    write_report(contest, heading, baseline, clock, output, COMPARED[what])
     if contest.errors:
         errors = "; ".join(f"{name}: {text}" for name, text in contest.errors.items())
         raise RuntimeError(f"Not everything could be measured. {errors}")
+
+
+def _settings(values: flags.FlagValues) -> dict:
+    """The numbers of this run; refuses flags that have no meaning for it."""
+    from keras_deit._checks import check
+
+    for name, what in ONLY_OF.items():
+        rule = f"`{name}` has a meaning with --what={what} only."
+        meant = values[name].value is None or values.what == what
+        check(meant, rule, **{name: values[name].value}, what=values.what)
+    settings = dict((QUICK if values.quick else THOROUGH)[values.what])
+    for name in settings.keys() - {"seconds"}:
+        if values[name].value is not None:
+            settings[name] = values[name].value
+    return settings
 
 
 def _input(values: flags.FlagValues, settings: dict, folder: Path) -> tuple:
@@ -167,4 +246,32 @@ def _images(dataset: str | None, batch_size: int, folder: Path) -> str:
     return f"{len(chosen)} images of {dataset}"
 
 
-PLANS = {"input": _input}
+def _distillation(values: flags.FlagValues, settings: dict, folder: Path) -> tuple:
+    """The title, the clock and the contestants of --what=distillation."""
+    from keras_deit._checks import check_choice
+    from keras_deit.models.variants import VARIANTS
+    from trainers._contest import Contestant
+    from trainers._contestants import MODULES
+
+    models = {name: settings[name] for name in ("student", "teacher")}
+    for name, variant in models.items():
+        check_choice(name, variant, VARIANTS)
+    small = values.quick and values.student is None and values.teacher is None
+    task = {**models, "batch_size": settings["batch_size"]}
+    return (
+        f"A training step on one core, batches of {settings['batch_size']}"
+        f"{', small models' if small else ''}: {models['student']} taught by "
+        f"{models['teacher']}",
+        "cpu_seconds",
+        tuple(
+            Contestant(
+                name,
+                MODULES / "distillation.py",
+                {**task, "folder": str(folder / str(kept)), "teaching": kept},
+            )
+            for name, kept in TEACHING.items()
+        ),
+    )
+
+
+PLANS = {"input": _input, "distillation": _distillation}

@@ -110,6 +110,8 @@ def training_batches(
     shard: int = 0,
     num_shards: int = 1,
     parallel_calls: int = tf.data.AUTOTUNE,
+    ids: bool = False,
+    cycle: int | None = None,
 ) -> tf.data.Dataset:
     """Makes endless batches of random views; see `Batches.train`.
 
@@ -136,6 +138,10 @@ def training_batches(
         num_shards: K, how many there are. A shard has B / K views of each batch, those
             in B / 2K places and in the places that these are mixed with.
         parallel_calls: How many views are made at the same time.
+        ids: Whether the labels come in a dict with the ids of the examples:
+            `{"label": (B, Y), "id": int64 (B,)}`.
+        cycle: Number of epochs after which the same views begin again: epoch e has
+            those of epoch `e % cycle`. None, or 0, for never.
 
     Returns:
         The batches, of B / K views.
@@ -152,32 +158,33 @@ def training_batches(
         processes of the same step.
     """
     check_share("label_smoothing", label_smoothing)
-    check(repeats >= 1, "`repeats` must be at least 1.", repeats=repeats)
+    for name, count in (("repeats", repeats), ("cycle", cycle or 1)):
+        check(count >= 1, f"`{name}` must be at least 1.", **{name: count})
     _check_shard(batch_size, shard, num_shards)
-    steps = _steps_per_epoch(source, batch_size)
-    rule = f"`first_step` must be at least 0 and less than the {steps} of an epoch."
-    check(0 <= first_step < steps, rule, first_step=first_step)
+    steps = _steps_per_epoch(source, batch_size, first_step)
     num_classes = len(source.class_names)
 
     def is_ours(place, _):
         pair = tf.minimum(place % batch_size, batch_size - 1 - place % batch_size)
         return pair * 2 * num_shards // batch_size == shard
 
-    def epoch_of_batches(epoch):
+    def epoch_of_batches(number):
+        epoch = number % (cycle or tf.int64.max)
+
         def view(place, record):
             example = source.read(record)
             key = view_key(seed, epoch, example["id"], place % repeats)
             image = training_view(example["image"], key, image_size, augmentation)
-            label = tf.one_hot(example["label"], num_classes)
-            label = (1 - label_smoothing) * label + label_smoothing / num_classes
-            return image, label, 1.0
+            label = _smoothed(example["label"], num_classes, label_smoothing)
+            return image, {"label": label, "id": example["id"]}, 1.0
 
         def mix(step, views):
-            images, labels, weights = views
+            images, y, weights = views
             key = mix_key(seed, epoch, step)
-            return *mix_batch(images, labels, key, mixing), weights
+            images, labels = mix_batch(images, y["label"], key, mixing)
+            return images, {**y, "label": labels}, weights
 
-        step = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
+        step = tf.where(number == first_epoch, tf.constant(first_step, tf.int64), 0)
         records = _places(source, seed, epoch, step * batch_size, repeats)
         if num_shards > 1:
             records = records.filter(is_ours)
@@ -189,17 +196,30 @@ def training_batches(
         return batches.take(steps - step)
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    return epochs.flat_map(epoch_of_batches).prefetch(tf.data.AUTOTUNE)
+    batches = epochs.flat_map(epoch_of_batches)
+    return (batches if ids else batches.map(_without_ids)).prefetch(tf.data.AUTOTUNE)
 
 
-def _steps_per_epoch(source: Source, batch_size: int) -> int:
+def _smoothed(label, num_classes: int, label_smoothing: float):
+    one_hot = tf.one_hot(label, num_classes)
+    return (1 - label_smoothing) * one_hot + label_smoothing / num_classes
+
+
+def _without_ids(images, y, weights):
+    return images, y["label"], weights
+
+
+def _steps_per_epoch(source: Source, batch_size: int, first_step: int) -> int:
     check(
         1 <= batch_size <= source.num_examples,
         f"`batch_size` must be between 1 and the {source.num_examples} images of "
         f"{source.name!r}.",
         batch_size=batch_size,
     )
-    return source.num_examples // batch_size
+    steps = source.num_examples // batch_size
+    rule = f"`first_step` must be at least 0 and less than the {steps} of an epoch."
+    check(0 <= first_step < steps, rule, first_step=first_step)
+    return steps
 
 
 def _check_shard(batch_size: int, shard: int, num_shards: int) -> None:

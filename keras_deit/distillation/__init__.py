@@ -7,10 +7,12 @@ from keras_deit.distillation.losses import (
     soft_distillation,
 )
 from keras_deit.distillation.teacher import Teacher
+from keras_deit.distillation.teacher_cache import TeacherCache
 
 __all__ = [
     "Distiller",
     "Teacher",
+    "TeacherCache",
     "hard_distillation",
     "label_cross_entropy",
     "soft_distillation",

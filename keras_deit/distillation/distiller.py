@@ -1,23 +1,21 @@
 """The training step of distillation, driven by `fit`."""
 
-from functools import partial
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_deit._checks import check, check_choice, check_share
-from keras_deit.distillation.losses import (
-    REDUCTIONS,
-    for_each_example,
-    hard_distillation,
-    label_cross_entropy,
-    soft_distillation,
-)
+from keras_deit._checks import check
+from keras_deit.distillation.batch import unpack
+from keras_deit.distillation.extra_losses import ExtraLosses
+from keras_deit.distillation.losses import for_each_example, label_cross_entropy
+from keras_deit.distillation.objective import Objective
+from keras_deit.distillation.optimization import apply, scaled
+from keras_deit.distillation.reported import Reported
 from keras_deit.distillation.teacher import Teacher
-from keras_deit.models.inference import head_logits, model_output
-
-KINDS = ("none", "soft", "hard")
+from keras_deit.distillation.tutor import Tutor
+from keras_deit.models.inference import model_output
 
 
 class Distiller(keras.Model):
@@ -30,6 +28,15 @@ class Distiller(keras.Model):
     The teacher runs once for each batch, in inference mode, outside the gradient tape.
     It is never tracked: saving, exporting and summarizing a `Distiller` is saving,
     exporting and summarizing its student.
+
+    Where the labels of a batch come as `{"label": ..., "teacher_logits": ...}`, the
+    teacher is not asked: these are what it said, see `TeacherCache.join`. If it is
+    nothing but a cache, batches without them are for `evaluate` alone, which then
+    reports the label loss and the accuracies.
+
+    With `train_teacher` the teacher learns from the labels in the same step, by an
+    optimizer of its own; the student is taught by its logits in training mode, before
+    its step, without gradient. It is saved by nobody: `distiller.teacher.model.save`.
 
     Losses that the student adds itself, such as those of regularizers, are minimized as
     well; they are not part of what is reported. Under a `tf.distribute` strategy the
@@ -49,11 +56,17 @@ class Distiller(keras.Model):
         reduction: "batchmean" or "numel", for `kind="soft"`; see `soft_distillation`.
         teacher_label_smoothing: Smoothing of the teacher's labels, in [0, 1], for
             `kind="hard"` only. The papers' runs use 0.
+        train_teacher: False; True to train the whole teacher as well; or "head" to
+            train its head alone, the rest in inference mode.
+        extra_losses: Further terms of the loss in training: pairs of a loss of
+            `keras.distillation`, for instance `FeatureDistillation` between two layers,
+            and its weight. Reported together as "extra_loss"; they do not know
+            `sample_weight`.
 
     Raises:
         ValueError: If an argument is outside its range or has no meaning for `kind`, a
-            teacher is missing, student and teacher differ in their classes, or Keras
-            does not run on TensorFlow.
+            teacher is missing, student and teacher differ in their classes, the teacher
+            cannot be trained, or Keras does not run on TensorFlow.
 
     Example:
     >>> def classifier(name):
@@ -84,6 +97,8 @@ class Distiller(keras.Model):
         temperature: float = 1.0,
         reduction: str = "batchmean",
         teacher_label_smoothing: float = 0.0,
+        train_teacher: bool | str = False,
+        extra_losses: Sequence[tuple] = (),
         name: str = "distiller",
     ):
         super().__init__(name=name, autocast=False)  # the student casts its pixels
@@ -92,53 +107,42 @@ class Distiller(keras.Model):
             "A Distiller trains on TensorFlow only: set KERAS_BACKEND=tensorflow.",
             backend=keras.config.backend(),
         )
-        check_choice("kind", kind, KINDS)
-        check_share("alpha", alpha)
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_share("teacher_label_smoothing", teacher_label_smoothing)
-        check(
-            temperature > 0, "`temperature` must be positive.", temperature=temperature
+        self.objective = Objective(
+            kind, alpha, temperature, reduction, teacher_label_smoothing
         )
-        for option, value, neutral, meant_for in (
-            ("temperature", temperature, 1.0, "soft"),
-            ("reduction", reduction, "batchmean", "soft"),
-            ("teacher_label_smoothing", teacher_label_smoothing, 0.0, "hard"),
-        ):
-            check(
-                kind == meant_for or value == neutral,
-                f"`{option}` has a meaning for `kind={meant_for!r}` only.",
-                **{option: value},
-                kind=kind,
-            )
         self.student = student
         self.teacher = _as_teacher(teacher, kind)
-        self.kind = kind
-        self.alpha = alpha
-        self.temperature = temperature
-        self.reduction = reduction
-        self.teacher_label_smoothing = teacher_label_smoothing
         _check_classes(student, self.teacher)
-        # Prefix of the reported names -> head, as `head_logits` knows it.
-        self.reported_heads = {"": "fused"}
-        if isinstance(model_output(student), dict):
-            self.reported_heads = {
-                f"{head}_": head for head in ("class", "distillation", "fused")
-            }
-        self.reported = {
-            name: keras.metrics.Mean(name=name) for name in self._report_names()
-        }
+        if self.teacher is not None and self.teacher.cache is not None:
+            self.teacher.cache.check_loss(kind, temperature)
+        self._extra = ExtraLosses(extra_losses, student, self.teacher)
+        self.tutor = Tutor(self.teacher, train_teacher, self._extra)
+        self._reported = Reported(
+            student,
+            self._loss_names(),
+            has_teacher=self.teacher is not None,
+            trains_teacher=self.tutor.training is not None,
+        )
         self.built = True
         self.num_traces = 0
         self.train_with(student)
 
-    def _report_names(self) -> list[str]:
-        losses = ["loss", "label_loss"]
-        if self.kind != "none":
-            losses.append("distillation_loss")
-        measures = ["accuracy"] if self.teacher is None else ["accuracy", "agreement"]
-        return losses + [p + m for m in measures for p in self.reported_heads]
+    def _loss_names(self) -> list[str]:
+        names = ["loss", "label_loss"]
+        if self.objective.kind != "none":
+            names.append("distillation_loss")
+        if self._extra.terms:
+            names.append("extra_loss")
+        return names
 
-    def compile(self, optimizer="adamw", loss=None, jit_compile=False, **kwargs):
+    def compile(
+        self,
+        optimizer="adamw",
+        loss=None,
+        jit_compile=False,
+        teacher_optimizer=None,
+        **kwargs,
+    ):
         """Configures training.
 
         Args:
@@ -150,12 +154,15 @@ class Distiller(keras.Model):
                 (B, Y).
             jit_compile: Whether to compile the step with XLA. Off by default: on a CPU
                 it costs time and, in bfloat16, far more.
+            teacher_optimizer: Like `optimizer`, for a teacher that is trained; None
+                takes "adamw".
             **kwargs: What `keras.Model.compile` takes, except `metrics`,
                 `weighted_metrics` and `loss_weights`: the heads are reported anyway,
                 and `alpha` weighs the losses.
 
         Raises:
-            ValueError: If one of those three is given, or the loss takes no logits.
+            ValueError: If one of those three is given, the loss takes no logits, or
+                there is an optimizer for a teacher that is not trained.
         """
         for refused in ("metrics", "weighted_metrics", "loss_weights"):
             check(
@@ -164,11 +171,8 @@ class Distiller(keras.Model):
                 "and `alpha` weighs its losses.",
                 **{refused: kwargs.get(refused)},
             )
-        optimizer = keras.optimizers.get(optimizer)
-        scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        layers = self.student._flatten_layers()
-        if not scales and any(layer.compute_dtype == "float16" for layer in layers):
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        self.tutor.compile(teacher_optimizer)
+        optimizer = scaled(optimizer, self.student)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.label_loss = (
             label_cross_entropy if loss is None else for_each_example(loss)
@@ -195,8 +199,7 @@ class Distiller(keras.Model):
             "To train the heads alone, a layer whose name ends in '_head' is needed.",
             model=model.name,
         )
-        # A partial of it, lest Keras tracks the model as a part of this one.
-        self._forward = partial(model.__call__, training=training)
+        self._forward = self._extra.watch(model, training)
         self._heads_only = heads_only
         if self.train_function is not None:
             self.make_train_function(force=True)
@@ -210,85 +213,48 @@ class Distiller(keras.Model):
         Args:
             labels: Class indices (B,), or distributions over classes (B, Y).
             outputs: What the student returned.
-            teacher_logits: Logits of the teacher (B, Y); None if `kind` is "none".
+            teacher_logits: Logits of the teacher (B, Y); None for the label loss alone.
 
         Returns:
-            "loss", "label_loss" and, unless `kind` is "none", "distillation_loss", each
-            of shape (B,).
+            "loss", "label_loss" and, if there is a distillation loss,
+            "distillation_loss", each of shape (B,).
         """
-        two_heads = isinstance(outputs, dict)
-        label_loss = self.label_loss(labels, outputs["class"] if two_heads else outputs)
-        if self.kind == "none":
-            return {"loss": label_loss, "label_loss": label_loss}
-        student_logits = outputs["distillation"] if two_heads else outputs
-        if self.kind == "soft":
-            distillation_loss = soft_distillation(
-                student_logits, teacher_logits, self.temperature, self.reduction
-            )
-        else:
-            distillation_loss = hard_distillation(
-                student_logits, teacher_logits, self.teacher_label_smoothing
-            )
-        loss = (1 - self.alpha) * label_loss + self.alpha * distillation_loss
-        return {
-            "loss": loss,
-            "label_loss": label_loss,
-            "distillation_loss": distillation_loss,
-        }
+        logits = outputs["class"] if isinstance(outputs, dict) else outputs
+        return self.objective(self.label_loss(labels, logits), outputs, teacher_logits)
 
     def train_step(self, data):
         self.num_traces += 1  # this runs in Python when the step is traced, only then
-        pixels, labels, sample_weight = _unpack(data)
-        teacher_logits = None if self.teacher is None else self.teacher(pixels)
+        batch = unpack(data)
+        lesson = self.tutor.teach(batch, self.label_loss)
         with tf.GradientTape() as tape:
-            outputs = self._forward(pixels)
-            losses = self.losses_of(labels, outputs, teacher_logits)
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = _weighted_mean(losses["loss"], sample_weight)
-            loss = (loss + sum(self.student.losses)) / replicas
+            outputs, layers = self._forward(batch.pixels)
+            losses = self.losses_of(batch.labels, outputs, lesson.logits)
+            loss = batch.mean(losses["loss"]) + sum(self.student.losses)
+            if self._extra.terms:
+                extra = self._extra.value(outputs, layers, lesson)
+                loss += extra
+                losses["extra_loss"] = extra * ops.ones_like(losses["loss"])
+            loss = loss / tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.optimizer.scale_loss(loss)
         weights = [
             weight
             for weight in self.trainable_weights
             if not self._heads_only or "_head/" in weight.path
         ]
-        # A head that takes no part in the loss gets a zero, as in the official code.
-        gradients = [
-            ops.zeros_like(weight) if gradient is None else gradient
-            for weight, gradient in zip(
-                weights, tape.gradient(loss, weights), strict=True
-            )
-        ]
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        return self._report(labels, outputs, teacher_logits, losses, sample_weight)
+        apply(self.optimizer, tape, loss, weights)
+        return self._reported.update(batch, outputs, losses, lesson)
 
     def test_step(self, data):
-        pixels, labels, sample_weight = _unpack(data)
-        teacher_logits = None if self.teacher is None else self.teacher(pixels)
-        outputs = self.student(pixels, training=False)
-        losses = self.losses_of(labels, outputs, teacher_logits)
-        return self._report(labels, outputs, teacher_logits, losses, sample_weight)
-
-    def _report(self, labels, outputs, teacher_logits, losses, sample_weight) -> dict:
-        """Updates every reported number, and returns them."""
-        values = dict(losses)
-        true_class = labels
-        if len(labels.shape) == 2:  # a distribution: the class with the largest share
-            true_class = ops.argmax(labels, axis=-1)
-        for prefix, head in self.reported_heads.items():
-            guess = ops.argmax(head_logits(outputs, head), axis=-1)
-            values[f"{prefix}accuracy"] = _equal(guess, true_class)
-            if teacher_logits is not None:
-                taught = ops.argmax(teacher_logits, axis=-1)
-                values[f"{prefix}agreement"] = _equal(guess, taught)
-        for name, metric in self.reported.items():
-            metric.update_state(values[name], sample_weight=sample_weight)
-        return self.get_metrics_result()
+        batch = unpack(data)
+        lesson = self.tutor.examine(batch, self.label_loss)
+        outputs = self.student(batch.pixels, training=False)
+        losses = self.losses_of(batch.labels, outputs, lesson.logits)
+        return self._reported.update(batch, outputs, losses, lesson)
 
     @property
     def metrics(self):
         """The reported means, and nothing of Keras' own."""
-        return list(self.reported.values())
+        return list(self._reported.metrics.values())
 
     def save(self, filepath, *args, **kwargs):
         """Saves the student: the file loads without a `Distiller`."""
@@ -337,22 +303,3 @@ def _check_classes(student: keras.Model, teacher: Teacher | None) -> None:
         student_classes=num_classes,
         teacher_classes=teacher and teacher.num_classes,
     )
-
-
-def _unpack(data):
-    pixels, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    labels = labels["label"] if isinstance(labels, dict) else labels
-    if labels.shape[1:] == (1,):  # a column of class indices
-        labels = ops.reshape(labels, (-1,))
-    if sample_weight is not None:
-        sample_weight = ops.reshape(sample_weight, (-1,))
-    return pixels, labels, sample_weight
-
-
-def _weighted_mean(values, sample_weight):
-    """Sum of the weighted values over the batch size, as Keras' losses do."""
-    return ops.mean(values if sample_weight is None else values * sample_weight)
-
-
-def _equal(a, b):
-    return ops.cast(ops.equal(ops.cast(a, "int32"), ops.cast(b, "int32")), "float32")

@@ -37,12 +37,18 @@ def announce(parts: Parts, resume: bool) -> dict:
         f"{_scaling(recipe)} after {recipe.warmup_epochs:g} epochs, schedule "
         f"{recipe.schedule}; weight decay {recipe.weight_decay:g}; seed {recipe.seed}"
     )
-    if recipe.teacher is None:
+    if parts.distiller.teacher is None:
         return {}
     what = f"{recipe.kind} distillation, alpha {recipe.alpha:g}"
     if recipe.kind == "none":
         what = "labels only, the agreement is reported"
-    print(f"Teacher {recipe.teacher}: {what}", flush=True)
+    if parts.cache is not None:
+        return _announce_cache(parts, what)
+    named = recipe.teacher if isinstance(recipe.teacher, str) else list(recipe.teacher)
+    if recipe.train_teacher:
+        whole = "its head" if recipe.train_teacher == "head" else "all of it"
+        what += f"; {whole} is trained on the labels as well"
+    print(f"Teacher {named}: {what}", flush=True)
     if resume:
         return {}
     batches = parts.validation.take(math.ceil(TEACHER_IMAGES / recipe.batch_size))
@@ -52,13 +58,26 @@ def announce(parts: Parts, resume: bool) -> dict:
         f"{TEACHER_IMAGES:,} validation images, and the student agrees with it on "
         f"{agreement:.2%}."
     )
-    return {
-        "teacher": {
-            "path": recipe.teacher,
-            "accuracy": accuracy,
-            "agreement": agreement,
-        }
-    }
+    return {"teacher": {"path": named, "accuracy": accuracy, "agreement": agreement}}
+
+
+def _announce_cache(parts: Parts, what: str) -> dict:
+    """Prints what is known of a teacher that is not there."""
+    cache, epochs = parts.cache, parts.recipe.epochs
+    name, accuracy = cache.header["teacher"]["name"], cache.facts["teacher_accuracy"]
+    kept = cache.header["keep_logits"]
+    print(f"Teacher cache {cache.path}: {what}; keep_logits {kept}")
+    if cache.epochs < epochs:
+        print(
+            f"Its {cache.epochs} epochs come again, views and all, in the {epochs} of "
+            "this run."
+        )
+    print(
+        f"It is of {name}, which was right on {accuracy:.2%} of up to "
+        f"{TEACHER_IMAGES:,} validation images; it is not asked about them now.",
+        flush=True,
+    )
+    return {"teacher": {"path": name, "accuracy": accuracy}}
 
 
 def _scaling(recipe) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -25,10 +25,10 @@ class SaveModels(keras.callbacks.Callback):
     """Saves models after each epoch: the last ones, and the best so far.
 
     Args:
-        directory: Where `last.keras`, `best.keras` and perhaps `average.keras` go.
+        directory: Where `last.keras`, `best.keras` and the others go.
         history: Has the numbers of all epochs, the one that ends included.
         monitor: Name of the reported number that is best when largest.
-        average: The model of the averaged weights, or None.
+        others: Further models that are saved after each epoch, by the name of the file.
     """
 
     def __init__(
@@ -36,21 +36,21 @@ class SaveModels(keras.callbacks.Callback):
         directory: Path,
         history: History,
         monitor: str,
-        average: keras.Model | None,
+        others: Mapping[str, keras.Model],
     ):
         super().__init__()
         self.directory = directory
         self.history = history
         self.monitor = monitor
-        self.average = average
+        self.others = others
 
     def on_epoch_end(self, epoch, logs=None):
         save_model(self.model.student, self.directory / "last.keras")
         best = best_row(self.history.rows, self.monitor)
         if best is not None and best["epoch"] == epoch:
             save_model(self.model.student, self.directory / "best.keras")
-        if self.average is not None:
-            save_model(self.average, self.directory / "average.keras")
+        for name, model in self.others.items():
+            save_model(model, self.directory / name)
 
 
 class AverageWeights(keras.callbacks.Callback):

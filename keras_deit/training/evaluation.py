@@ -160,12 +160,13 @@ def worst_classes(confusion: Counter, count: int) -> list[ClassScore]:
     return scores[:count]
 
 
-def compare(teacher, student: keras.Model, batches: tf.data.Dataset):
+def compare(teacher, student: keras.Model | None, batches: tf.data.Dataset):
     """Measures a teacher, and how often a student agrees with it.
 
     Args:
         teacher: Called with pixels, returns logits (B, Y).
-        student: A one-head or a distilled model, whose fused head counts.
+        student: A one-head or a distilled model, whose fused head counts; None for
+            none, and an agreement of 0.
         batches: (pixels, labels, sample_weight), labels (B, Y).
 
     Returns:
@@ -175,9 +176,11 @@ def compare(teacher, student: keras.Model, batches: tf.data.Dataset):
     @tf.function(autograph=False)
     def count(pixels, labels, weight):
         taught = tf.argmax(teacher(pixels), axis=-1)
-        logits = head_logits(student(pixels, training=False), "fused")
         right = tf.equal(taught, tf.argmax(labels, axis=-1))
-        agreed = tf.equal(taught, tf.argmax(logits, axis=-1))
+        agreed = tf.zeros_like(right)
+        if student is not None:
+            logits = head_logits(student(pixels, training=False), "fused")
+            agreed = tf.equal(taught, tf.argmax(logits, axis=-1))
         hits = tf.stack([tf.ones_like(right), right, agreed])  # (3, B)
         return tf.reduce_sum(tf.cast(hits, tf.float32) * weight, axis=-1)
 

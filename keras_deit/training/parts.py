@@ -2,8 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -12,9 +11,9 @@ from keras_deit._checks import check
 from keras_deit.data.pipeline import evaluation_batches, training_batches
 from keras_deit.data.source import Source
 from keras_deit.data.sources import load_source
-from keras_deit.distillation.class_map import map_classes
 from keras_deit.distillation.distiller import Distiller
 from keras_deit.distillation.teacher import Teacher
+from keras_deit.distillation.teacher_cache import TeacherCache
 from keras_deit.models.complexity import count_macs, count_parameters
 from keras_deit.models.factory import variant_config
 from keras_deit.models.inference import input_size
@@ -23,6 +22,7 @@ from keras_deit.models.variants import VARIANTS
 from keras_deit.training.optimizers import make_optimizer
 from keras_deit.training.recipe import Recipe
 from keras_deit.training.schedules import keep_rate_stages, learning_rate_schedule
+from keras_deit.training.teachers import load_cache, load_teacher, view_size
 from keras_deit.weights.create import create_model
 
 
@@ -57,6 +57,20 @@ class Parts:
         return self.distiller.student
 
     @property
+    def cache(self) -> TeacherCache | None:
+        """What stands in for the teacher, if anything does."""
+        return self.distiller.teacher and self.distiller.teacher.cache
+
+    def epoch_of_views(self, epoch: int) -> int:
+        """The epoch whose views an epoch has: those of a short cache come again."""
+        return epoch if self.cache is None else epoch % self.cache.epochs
+
+    @property
+    def teacher_digest(self) -> str | None:
+        """Of the teacher or of the cache that stands in for it, if there is one."""
+        return self.distiller.teacher and self.distiller.teacher.digest
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each class, in the order of the labels."""
         return self.sources[0].class_names
@@ -75,9 +89,9 @@ class Parts:
 def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") -> Parts:
     """Makes the parts of a recipe; see `training.train`."""
     check(
-        recipe.kind == "none" or recipe.teacher is not None,
-        "`teacher` must be the path of a .keras file unless `kind` is 'none' "
-        "(--teacher on the command line; `train_teacher` makes one).",
+        recipe.kind == "none" or recipe.teacher is not None or recipe.teacher_cache,
+        "`teacher` or `teacher_cache` must be there unless `kind` is 'none' (--teacher "
+        "on the command line; `train_teacher` makes one).",
         teacher=recipe.teacher,
         kind=recipe.kind,
     )
@@ -86,7 +100,7 @@ def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") ->
         load_source(recipe.dataset, split, download, unreadable)
         for split in ("train", "validation")
     )
-    teacher = recipe.teacher and _teacher(recipe, sources[0].class_names)
+    # First, so that its weights do not depend on who teaches it.
     student = create_model(
         recipe.variant,
         num_classes=len(sources[0].class_names),
@@ -94,29 +108,12 @@ def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") ->
         weights=recipe.weights,
         **recipe.model_overrides,
     )
-
-    @functools.cache  # to trace the graph of a view takes seconds
-    def training(epoch, step):
-        return training_batches(
-            sources[0],
-            input_size(student),
-            recipe.batch_size,
-            recipe.seed,
-            recipe.augmentation,
-            recipe.mixing,
-            recipe.label_smoothing,
-            recipe.repeats,
-            first_epoch=epoch,
-            first_step=step,
-        )
-
+    teacher = _teacher(recipe, sources[0])
+    training = _training(recipe, sources[0], teacher)
     training(0, 0)  # refuses what does not fit before anything is compiled
     steps_per_epoch = sources[0].num_examples // recipe.batch_size
-    schedule = learning_rate_schedule(recipe, steps_per_epoch)
     distiller = _distiller(recipe, student, teacher)
-    distiller.compile(make_optimizer(student, recipe, schedule))
-    # Here, so that a checkpoint finds its variables; for float16 it is wrapped by now.
-    distiller.optimizer.build(student.trainable_weights)
+    schedule = _compile(distiller, recipe, steps_per_epoch)
     return Parts(
         recipe,
         sources,
@@ -134,20 +131,61 @@ def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") ->
     )
 
 
-def _teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher:
-    """The teacher, which answers in the student's classes."""
-    teacher = Teacher(recipe.teacher)
-    labels, table = Path(recipe.teacher).with_name("labels.txt"), recipe.teacher_classes
-    by_index = table is not None and all(isinstance(entry, int) for entry in table)
-    names = None
-    if labels.is_file() and not by_index:
-        names = labels.read_text().splitlines()
-    try:
-        classes = map_classes(names, teacher.num_classes, class_names, table)
-    except ValueError as error:
-        where = f" (the teacher's names are those of {labels})" if names else ""
-        raise ValueError(f"{error}{where}") from error
-    return teacher if classes is None else Teacher(teacher.model, classes=classes)
+def _teacher(recipe: Recipe, source: Source) -> Teacher | None:
+    """The teacher of a recipe, or the cache that stands in for it."""
+    teacher = None
+    if recipe.teacher is not None:
+        teacher = load_teacher(recipe, source.class_names)
+    if recipe.teacher_cache is None:
+        return teacher
+    return load_cache(recipe, source, teacher)
+
+
+def _training(recipe: Recipe, source: Source, teacher: Teacher | None) -> Callable:
+    cache = None if teacher is None else teacher.cache
+
+    @functools.cache  # to trace the graph of a view takes seconds
+    def training(epoch, step):
+        batches = training_batches(
+            source,
+            view_size(recipe),
+            recipe.batch_size,
+            recipe.seed,
+            recipe.augmentation,
+            recipe.mixing,
+            recipe.label_smoothing,
+            recipe.repeats,
+            first_epoch=epoch,
+            first_step=step,
+            ids=cache is not None,
+            cycle=cache and cache.epochs,
+        )
+        return batches if cache is None else cache.join(batches, epoch, step)
+
+    return training
+
+
+def _compile(distiller: Distiller, recipe: Recipe, steps_per_epoch: int) -> Callable:
+    """Gives student and teacher their optimizers; returns the student's schedule."""
+    schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    teacher_optimizer = None
+    if recipe.train_teacher:
+        theirs = replace(
+            recipe,
+            learning_rate=recipe.teacher_learning_rate or recipe.peak_learning_rate,
+            learning_rate_batch=None,
+            layer_decay=1.0,  # a teacher need not have blocks of ours
+        )
+        teacher_optimizer = make_optimizer(
+            distiller.teacher.model,
+            theirs,
+            learning_rate_schedule(theirs, steps_per_epoch),
+        )
+    optimizer = make_optimizer(distiller.student, recipe, schedule)
+    distiller.compile(optimizer, teacher_optimizer=teacher_optimizer)
+    # Here, so that a checkpoint finds its variables; for float16 it is wrapped by now.
+    distiller.optimizer.build(distiller.student.trainable_weights)
+    return schedule
 
 
 def _distiller(recipe: Recipe, student: keras.Model, teacher) -> Distiller:
@@ -158,6 +196,7 @@ def _distiller(recipe: Recipe, student: keras.Model, teacher) -> Distiller:
         alpha=recipe.alpha,
         temperature=recipe.temperature,
         reduction=recipe.reduction,
+        train_teacher=recipe.train_teacher,
     )
 
 

@@ -9,6 +9,8 @@ from keras_deit.data.mixing import Mixing
 from keras_deit.models.variants import VARIANTS
 from keras_deit.training.recipe_rules import RULES, contradictions
 
+_LOSS = ("kind", "alpha", "temperature", "reduction")  # of distillation
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -77,10 +79,25 @@ class Recipe:
         alpha: Weight of the distillation loss, in [0, 1].
         temperature: Of soft distillation.
         reduction: Of soft distillation, "batchmean" or "numel".
-        teacher: Path of the teacher's `.keras` file; needed unless `kind` is "none".
+        teacher: Path of a `.keras` file or of a SavedModel's folder, or the name of a
+            variant; several of them are an ensemble. Needed, unless there is a
+            `teacher_cache` or `kind` is "none".
+        teacher_weights: Of a teacher that is the name of a variant: "pretrained" (also
+            if None), a file, or, if it is trained, "random".
+        teacher_image_size: Side of the teacher's input, in pixels; None takes the
+            teacher's own.
+        teacher_shares: Of an ensemble, how much each member counts; None for all alike.
+        teacher_mean: Of an ensemble, what is averaged: "logits" or "probabilities".
         teacher_classes: For each class of the dataset the teacher's class, by index or
             name; None matches the names, or takes the same order where the teacher has
             no names.
+        teacher_cache: Folder that `cache_teacher` made, in place of a teacher in
+            memory. If it has fewer epochs than the run, they come again, views and all.
+        train_teacher: Whether the teacher is trained as well, on the labels: false,
+            true, or "head" for its head alone.
+        teacher_learning_rate: Peak of the learning rate of a teacher that is trained;
+            None takes the student's. Its schedule, optimizer and decay are the
+            student's too.
         seed: Of the weights, the order of the images and every view.
 
     Raises:
@@ -134,8 +151,15 @@ class Recipe:
     alpha: float = 0.5
     temperature: float = 1.0
     reduction: str = "batchmean"
-    teacher: str | None = None
+    teacher: str | tuple | None = None
+    teacher_weights: str | None = None
+    teacher_image_size: int | None = None
+    teacher_shares: tuple | None = None
+    teacher_mean: str = "logits"
     teacher_classes: tuple | None = None
+    teacher_cache: str | None = None
+    train_teacher: bool | str = False
+    teacher_learning_rate: float | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -198,6 +222,11 @@ class Recipe:
                 whole(self.keep_rate_ramp_epochs), epochs - 1 - start
             ),
         )
+
+    def without_teacher(self) -> "Recipe":
+        """The same recipe on the labels alone, with nothing that is about a teacher."""
+        about = [f for f in fields(self) if "teacher" in f.name or f.name in _LOSS]
+        return replace(self, **{f.name: f.default for f in about})
 
     def to_json(self) -> str:
         """Writes the recipe as JSON, every field in its place."""

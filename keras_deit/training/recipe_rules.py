@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from keras_deit.data.augmentation import ENGINES
 from keras_deit.data.rand_augment import parse_policy
-from keras_deit.distillation.distiller import KINDS
 from keras_deit.distillation.losses import REDUCTIONS
+from keras_deit.distillation.objective import KINDS
+from keras_deit.distillation.teacher_kinds import MEANS
 from keras_deit.models.applications import APPLICATIONS, PREFIX
 from keras_deit.models.variants import VARIANTS
 
@@ -44,6 +45,14 @@ def _is_positive(value) -> bool:
 
 def _is_text_or_none(value) -> bool:
     return value is None or (isinstance(value, str) and value != "")
+
+
+def _are_texts(value) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) > 0
+        and all(isinstance(v, str) and v != "" for v in value)
+    )
 
 
 def _is_number(value) -> bool:
@@ -136,15 +145,36 @@ RULES: dict[str, tuple[str, Callable]] = {
     "alpha": ("in [0, 1]", _is_share),
     "temperature": ("positive and finite", _is_positive),
     "reduction": (f"one of {list(REDUCTIONS)}", lambda v: v in REDUCTIONS),
-    "teacher": ("a path or null", _is_text_or_none),
+    "teacher": (
+        "a path, the name of a variant, a list of these, or null",
+        lambda v: _is_text_or_none(v) or _are_texts(v),
+    ),
+    "teacher_weights": ("'pretrained', 'random', a file or null", _is_text_or_none),
+    "teacher_image_size": ("a number of pixels or null", _is_count_or_none),
+    "teacher_shares": (
+        "a list of positive numbers, or null",
+        lambda v: (
+            v is None or (isinstance(v, tuple) and v and all(map(_is_positive, v)))
+        ),
+    ),
+    "teacher_mean": (f"one of {list(MEANS)}", lambda v: v in MEANS),
     "teacher_classes": ("a list of indices or names, or null", _is_class_table),
+    "teacher_cache": ("a folder or null", _is_text_or_none),
+    "train_teacher": (
+        "true, false or 'head'",
+        lambda v: isinstance(v, bool) or v == "head",
+    ),
+    "teacher_learning_rate": (
+        "positive and finite, or null",
+        lambda v: v is None or _is_positive(v),
+    ),
     "seed": ("a whole number from 0 to 2**32 - 1", _is_seed),
 }
 
 
 def contradictions(recipe) -> list[str]:
     """Names what does not fit together in a recipe whose fields hold their rules."""
-    faults = [*_phases_too_long(recipe), *_rates_too_high(recipe)]
+    faults = [*_phases_too_long(recipe), *_rates_too_high(recipe), *_teachers(recipe)]
     for name, neutral in (("temperature", 1.0), ("reduction", "batchmean")):
         if recipe.kind != "soft" and getattr(recipe, name) != neutral:
             faults.append(
@@ -172,6 +202,33 @@ def _phases_too_long(recipe) -> list[str]:
         for names in phases
         if sum(getattr(recipe, name) for name in names) >= recipe.epochs
     ]
+
+
+def _teachers(recipe) -> list[str]:
+    """Options of a teacher that there is not."""
+    teacher, is_trained = recipe.teacher, recipe.train_teacher is not False
+    is_variant = isinstance(teacher, str) and teacher in VARIANTS
+    meanings = (
+        ("teacher_weights", None, is_variant, "a teacher that is a variant"),
+        ("teacher_image_size", None, isinstance(teacher, str), "a single teacher"),
+        ("teacher_shares", None, isinstance(teacher, tuple), "several teachers"),
+        ("teacher_mean", "logits", isinstance(teacher, tuple), "several teachers"),
+        ("train_teacher", False, isinstance(teacher, str), "a single teacher"),
+        ("train_teacher", False, recipe.teacher_cache is None, "no `teacher_cache`"),
+        ("teacher_learning_rate", None, is_trained, "`train_teacher`"),
+    )
+    faults = [
+        f"`{name}` has a meaning with {what} only. Received: {name}="
+        f"{getattr(recipe, name)!r}, teacher={teacher!r}."
+        for name, neutral, holds, what in meanings
+        if getattr(recipe, name) != neutral and not holds
+    ]
+    if recipe.teacher_weights == "random" and not is_trained:
+        faults.append(
+            "A teacher of random weights has to be trained. Received: teacher_weights="
+            "'random', train_teacher=False."
+        )
+    return faults
 
 
 def _rates_too_high(recipe) -> list[str]:

@@ -10,6 +10,7 @@ import keras
 from keras_deit._checks import check
 from keras_deit.data.image_folder import naming_unreadable_images
 from keras_deit.data.pipeline import batch_ids
+from keras_deit.distillation.teacher_cache import naming_damaged_shards
 from keras_deit.training.announcement import announce
 from keras_deit.training.callbacks import (
     AverageWeights,
@@ -75,8 +76,8 @@ def train(
 
     In `output` lie at the end `recipe.json`, `run.json`, `labels.txt`, `history.csv`,
     `history.jsonl`, `tensorboard/`, `views.png`, `curves.png`, `per_class.csv`,
-    `report.html`, `last.keras`, `best.keras`, perhaps `average.keras`, and
-    `result.json`.
+    `report.html`, `last.keras`, `best.keras`, perhaps `average.keras` and
+    `teacher.keras`, and `result.json`.
 
     A run that was interrupted, at whatever moment, goes on from its last checkpoint
     when it is started again: with the same batches, random numbers, optimizer, averages
@@ -110,8 +111,14 @@ def train(
     rule = "`checkpoint_steps` must be at least 1."
     check(checkpoint_steps >= 1, rule, checkpoint_steps=checkpoint_steps)
     parts = build(recipe, download, unreadable)
-    with naming_unreadable_images(*parts.sources), held(output):
-        facts = facts_of(recipe, parts.sources, parts.parameters, parts.macs)
+    with (
+        naming_unreadable_images(*parts.sources),
+        naming_damaged_shards(parts.cache),
+        held(output),
+    ):
+        facts = facts_of(
+            parts.sources, parts.teacher_digest, parts.parameters, parts.macs
+        )
         resume = can_go_on(output, recipe, facts, overwrite, force_resume)
         announcement = announce(parts, resume)
         if not resume:
@@ -123,7 +130,8 @@ def train(
 
 
 def _first_views(parts: Parts):
-    images, labels, _ = next(iter(parts.training(0, 0).take(1)))
+    images, y, _ = next(iter(parts.training(0, 0).take(1)))
+    labels = y if parts.cache is None else y["label"]
     return images.numpy(), labels.numpy()
 
 
@@ -133,7 +141,7 @@ class _Loop:
     def __init__(self, parts: Parts, output: Path, checkpoint_steps: int, resume: bool):
         self.parts = parts
         recipe, distiller = parts.recipe, parts.distiller
-        self.monitor = f"val_{accuracy_name(distiller.reported)}"
+        self.monitor = f"val_{accuracy_name(distiller)}"
         self.average = None
         if recipe.ema_decay is not None:
             self.average = AverageWeights(
@@ -167,9 +175,13 @@ class _Loop:
 
     def _state(self) -> dict:
         distiller = self.parts.distiller
+        tutor = distiller.tutor  # a teacher that is not trained stays as it is
+        trains_teacher = tutor.training is not None
         return {
             "student": self.parts.student.variables,
             "optimizer": distiller.optimizer.variables,
+            "teacher": distiller.teacher.model.variables if trains_teacher else [],
+            "teacher_optimizer": tutor.optimizer.variables if trains_teacher else [],
             "means": [v for metric in distiller.metrics for v in metric.variables],
             "average": self.average.variables if self.average else [],
         }
@@ -187,20 +199,28 @@ class _Loop:
         def ids(epoch, step):
             source, _ = parts.sources
             of_batch = recipe.batch_size, recipe.seed, recipe.repeats
-            return batch_ids(source, *of_batch, epoch, step)
+            return batch_ids(source, *of_batch, parts.epoch_of_views(epoch), step)
 
         shown = ("loss", self.monitor.removeprefix("val_"), "val_loss", self.monitor)
-        average = self.average and self.average.average
         return [
             StopIfNotFinite(self.output, self.step, ids),
             self.phases,
             *([self.average] if self.average else []),
             self.history,
-            SaveModels(self.output, self.history, self.monitor, average),
+            SaveModels(self.output, self.history, self.monitor, self._other_models()),
             *([self.stop] if self.stop else []),
             Progress(recipe.epochs, (*shown, self.average and self.average.name)),
             self.checkpoints,
         ]
+
+    def _other_models(self) -> dict[str, keras.Model]:
+        """What is saved beside the student, by the name of the file."""
+        models = {}
+        if self.average is not None:
+            models["average.keras"] = self.average.average
+        if self.parts.recipe.train_teacher:
+            models["teacher.keras"] = self.parts.distiller.teacher.model
+        return models
 
     def run(self) -> None:
         """Trains the epochs that are left, the rest of a begun one by itself."""
@@ -225,9 +245,10 @@ class _Loop:
         )
 
 
-def accuracy_name(reported) -> str:
+def accuracy_name(model: keras.Model) -> str:
     """Names the accuracy that counts: of the fused heads, or of the only one."""
-    return "fused_accuracy" if "fused_accuracy" in reported else "accuracy"
+    names = [metric.name for metric in model.metrics]
+    return "fused_accuracy" if "fused_accuracy" in names else "accuracy"
 
 
 def _finish(parts: Parts, output: Path, loop: _Loop) -> Result:
@@ -251,6 +272,9 @@ def _finish(parts: Parts, output: Path, loop: _Loop) -> Result:
     shutil.rmtree(output / FOLDER, ignore_errors=True)
     title = f"{output}: weights of the last epoch, validation images"
     print_scores(title, evaluation.scores)
+    if parts.recipe.train_teacher:
+        accuracy = loop.history.rows[-1]["val_teacher_accuracy"]
+        print(f"The teacher, trained as well (teacher.keras): {accuracy:.2%} top-1")
     if average:
         print_scores("The same with the averaged weights (average.keras)", average)
     print(

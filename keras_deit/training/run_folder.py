@@ -1,7 +1,6 @@
 """The folder of a run: what may be written to it, and whether the run can go on."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from keras_deit.version import __version__
 
 RECIPE, FACTS, RESULT, LAST = "recipe.json", "run.json", "result.json", "last.keras"
 # What the batches and steps depend on, beside the recipe; another one is another run.
-DECIDING = ("view_format", "dataset", "teacher_sha256")
+DECIDING = ("view_format", "dataset", "teacher_digest")
 VERSIONS = ("tensorflow", "keras", "numpy")
 OF_A_RUN = (
     FACTS,
@@ -28,6 +27,7 @@ OF_A_RUN = (
     LAST,
     "best.keras",
     "average.keras",
+    "teacher.keras",
     "not_finite.json",
     "not_finite.keras",
     "history.csv",
@@ -47,15 +47,16 @@ def check_output(output: Path, overwrite: bool, recipe: Recipe) -> None:
         ValueError: If it holds no run, one that came to its end and is not to be
             replaced, or what the recipe reads.
     """
-    for name in ("teacher", "weights"):
-        path = getattr(recipe, name)
-        check(
-            path in (None, "pretrained")
-            or output.resolve() not in Path(path).resolve().parents,
-            f"`{name}` must lie outside of `output`, where files are replaced.",
-            **{name: path},
-            output=str(output),
-        )
+    for name in ("teacher", "teacher_weights", "teacher_cache", "weights"):
+        value = getattr(recipe, name)
+        for path in value if isinstance(value, tuple) else [value]:
+            check(
+                path in (None, "pretrained", "random")
+                or output.resolve() not in _resolved(path),
+                f"`{name}` must lie outside of `output`, where files are replaced.",
+                **{name: path},
+                output=str(output),
+            )
     parent = next(p for p in (output, *output.absolute().parents) if p.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise OSError(
@@ -76,19 +77,27 @@ def check_output(output: Path, overwrite: bool, recipe: Recipe) -> None:
     )
 
 
+def _resolved(path: str) -> tuple[Path, ...]:
+    """A path and the folders that it lies in."""
+    resolved = Path(path).resolve()
+    return (resolved, *resolved.parents)
+
+
 def facts_of(
-    recipe: Recipe, sources: tuple[Source, Source], parameters: int, macs: int
+    sources: tuple[Source, Source],
+    teacher_digest: str | None,
+    parameters: int,
+    macs: int,
 ) -> dict:
     """What `run.json` says of a run before its first step.
 
     Args:
-        recipe: What to compute.
         sources: The training and the validation images.
+        teacher_digest: Of the teacher, or None.
         parameters: Of the model.
         macs: Multiply-adds of the model for an image.
     """
     train, validation = sources
-    teacher = recipe.teacher
     return {
         "view_format": VIEW_FORMAT,
         "dataset": {
@@ -97,7 +106,7 @@ def facts_of(
             "train_examples": train.num_examples,
             "validation_examples": validation.num_examples,
         },
-        "teacher_sha256": None if teacher is None else _sha256(Path(teacher)),
+        "teacher_digest": teacher_digest,
         "parameters": parameters,
         "macs": macs,
         "versions": {
@@ -105,11 +114,6 @@ def facts_of(
             **{name: version(name) for name in VERSIONS},
         },
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def can_go_on(

@@ -66,9 +66,9 @@ def smoke(recipe: Recipe, folder: str | Path) -> Recipe:
     Args:
         recipe: What to shrink.
         folder: Folder for what the recipe reads: the images; if it starts from weights,
-            random ones for another number of classes; and if it learns from a teacher,
-            an untrained one. It is made if need be, and must be there while the recipe
-            runs.
+            random ones for another number of classes; and if it learns from teachers,
+            also from a cache of theirs, untrained ones. It is made if need be, and must
+            be there while the recipe runs.
 
     Returns:
         The shrunk recipe. The same recipe and folder give the same one, and the same
@@ -91,6 +91,9 @@ def smoke(recipe: Recipe, folder: str | Path) -> Recipe:
         learning_rate_batch=None,
         weights=None if recipe.weights is None else _weights(recipe.variant, folder),
         teacher=_teacher(recipe, folder) if has_teacher else None,
+        teacher_weights=None,
+        teacher_image_size=recipe.teacher_image_size and OTHER_IMAGE_SIZE,
+        teacher_cache=None,
         teacher_classes=recipe.teacher_classes and tuple(range(10)),
         **{phase: min(1, getattr(recipe, phase)) for phase in PHASES},
     )
@@ -146,9 +149,14 @@ def _weights(variant: str, folder: Path) -> str:
     return _saved(folder / "start.keras", name, 20, **overrides)
 
 
-def _teacher(recipe: Recipe, folder: Path) -> str:
+def _teacher(recipe: Recipe, folder: Path) -> str | tuple[str, ...]:
     num_classes = 10 if recipe.teacher_classes is None else 12
-    return _saved(folder / "teacher.keras", TEACHER, num_classes)
+    if not isinstance(recipe.teacher, tuple):
+        return _saved(folder / "teacher.keras", TEACHER, num_classes)
+    return tuple(
+        _saved(folder / f"teacher_{number}.keras", TEACHER, num_classes)
+        for number in range(len(recipe.teacher))
+    )
 
 
 def _saved(path: Path, name: str, num_classes: int, **overrides) -> str:

@@ -100,7 +100,7 @@ def test_reads_a_keras_file(tmp_path):
 
 
 def test_refuses_what_is_no_classifier():
-    with pytest.raises(ValueError, match="`model` must be a Keras model or the path"):
+    with pytest.raises(ValueError, match="`model` must be a Keras model, the path of"):
         Teacher(42)
     image = keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match=r"one output of shape \(B, Y\)"):
@@ -119,6 +119,26 @@ def test_refuses_a_softmax_taken_for_logits(layer):
         model.add(layer)
     with pytest.raises(ValueError, match="ends in a softmax: pass `from_logits=False`"):
         Teacher(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "message"),
+    [
+        (classifier, {"signature": "a"}, "`signature` has no meaning.*SavedModel"),
+        (classifier, {"weights": "a.pth"}, "`weights` has no meaning.*but for variant"),
+        (classifier, {"shares": [1]}, "`shares` has no meaning.*but for ensemble"),
+        (lambda: [classifier()], {"image_size": 8}, "`image_size` has no meaning"),
+        (lambda: [classifier()], {"from_logits": False}, "`from_logits` has no mean"),
+    ],
+)
+def test_refuses_an_option_of_another_kind(model, option, message):
+    with pytest.raises(ValueError, match=message):
+        Teacher(model(), **option)
+
+
+def test_refuses_a_folder_of_something_else(tmp_path):
+    with pytest.raises(ValueError, match="must be a SavedModel or a teacher cache"):
+        Teacher(tmp_path)
 
 
 def test_refuses_a_missing_file(tmp_path):

@@ -200,7 +200,12 @@ def test_a_finished_run_is_refused(refusal, student):
             ("multiple of `patch_size`", "image_size=(30, 30)", "patch_size=4"),
         ),
         (("--set=batch_size=2000",), ("`batch_size`", "the 1438 images of 'digits'")),
-        (("--kind=hard",), ("`teacher` must be", "--teacher", "train_teacher")),
+        (("--kind=hard",), ("`teacher_cache` must be", "--teacher", "train_teacher")),
+        (("--teacher_cache=nowhere",), ("There is no", "'nowhere'")),
+        (
+            ("--teacher=a.keras", "--teacher_cache=b", "--train_teacher=all"),
+            ("`train_teacher` has a meaning with no `teacher_cache` only",),
+        ),
         (
             ("--kind=hard", "--teacher=missing.keras"),
             ("There is no file 'missing.keras'",),

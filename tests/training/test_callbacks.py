@@ -47,7 +47,7 @@ def end_of_epochs(saver, accuracies):
 
 @pytest.fixture
 def saver(tmp_path, student):
-    saver = SaveModels(tmp_path, SimpleNamespace(rows=[]), "val_accuracy", None)
+    saver = SaveModels(tmp_path, SimpleNamespace(rows=[]), "val_accuracy", {})
     saver.set_model(SimpleNamespace(student=student))
     return saver
 
@@ -65,8 +65,9 @@ def test_the_first_epoch_is_the_best_so_far_even_if_all_is_wrong(tmp_path, saver
 
 
 def test_the_averaged_weights_are_saved_beside_them(tmp_path, saver, student):
-    saver.average = keras.models.clone_model(student)
-    saver.average.set_weights([np.zeros((2, 1)), np.full(1, 0.5)])
+    average = keras.models.clone_model(student)
+    average.set_weights([np.zeros((2, 1)), np.full(1, 0.5)])
+    saver.others = {"average.keras": average}
     end_of_epochs(saver, [0.1])
     assert bias_in(tmp_path / "average.keras") == 0.5
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_deit import Distiller, create_model
 from keras_deit.training.recipe import Recipe, recipe_from_json
 from keras_deit.training.run import Result, accuracy_name, train
 
@@ -278,6 +279,9 @@ def test_a_finished_run_that_is_replaced_is_not_finished_until_the_new_one_is(
 
 
 def test_the_accuracy_that_counts_is_that_of_the_fused_heads():
-    heads = ("class_accuracy", "distillation_accuracy", "fused_accuracy")
-    assert accuracy_name(heads) == "fused_accuracy"
-    assert accuracy_name(("loss", "accuracy", "agreement")) == "accuracy"
+    for variant, name in (
+        ("deit_micro_distilled_patch4_32", "fused_accuracy"),
+        ("deit_micro_patch4_32", "accuracy"),
+    ):
+        distiller = Distiller(create_model(variant, num_classes=3), kind="none")
+        assert accuracy_name(distiller) == name

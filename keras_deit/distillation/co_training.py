@@ -1,0 +1,77 @@
+"""A teacher that learns beside its student."""
+
+import tensorflow as tf
+
+from keras_deit._checks import check
+from keras_deit.distillation.batch import Batch
+from keras_deit.distillation.optimization import apply
+from keras_deit.distillation.teacher import Teacher
+
+PARTS = (True, "head")
+
+
+class CoTraining:
+    """Trains a teacher on the labels, a step before the student learns from it.
+
+    Args:
+        teacher: A `Teacher` of a Keras model.
+        part: True trains the whole network, in training mode; "head" the head alone,
+            the weights with "_head/" in their path or else those of the last layer, on
+            the network in inference mode, so that batch norm keeps its statistics.
+
+    Raises:
+        ValueError: If there is no such part, the teacher is no Keras model, or there is
+            nothing to train.
+    """
+
+    def __init__(self, teacher: Teacher, part: bool | str):
+        check(
+            part in PARTS,
+            "`train_teacher` must be False, True (all of it) or 'head'.",
+            train_teacher=part,
+        )
+        check(
+            teacher is not None and teacher.model is not None,
+            "Only a teacher that is a Keras model can be trained.",
+            teacher=teacher and teacher.kind,
+            train_teacher=part,
+        )
+        self.teacher = teacher
+        self.training = part is True
+        weights = teacher.model.trainable_weights
+        self.weights = weights if part is True else _head(teacher.model)
+        check(
+            bool(self.weights),
+            "The teacher must have weights that can be trained.",
+            teacher=teacher.model.name,
+            train_teacher=part,
+        )
+
+    def step(self, optimizer, label_loss, batch: Batch):
+        """Makes one step of the teacher.
+
+        Args:
+            optimizer: Of the teacher.
+            label_loss: Called with (labels, logits), returns (B,).
+            batch: What `fit` gave.
+
+        Returns:
+            The logits before the step, (B, Y), without gradient, and the loss of each
+            example (B,).
+        """
+        with tf.GradientTape() as tape:
+            logits = self.teacher.logits(batch.pixels, training=self.training)
+            losses = label_loss(batch.labels, logits)
+            loss = batch.mean(losses) + sum(self.teacher.model.losses)
+            loss = loss / tf.distribute.get_strategy().num_replicas_in_sync
+            loss = optimizer.scale_loss(loss)
+        apply(optimizer, tape, loss, self.weights)
+        return tf.stop_gradient(logits), losses
+
+
+def _head(model) -> list:
+    weights = [w for w in model.trainable_weights if "_head/" in w.path]
+    if weights:
+        return weights
+    last = (layer for layer in reversed(model.layers) if layer.trainable_weights)
+    return next((layer.trainable_weights for layer in last), [])

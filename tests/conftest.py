@@ -20,6 +20,12 @@ def seeded():
 
 
 @pytest.fixture(scope="session")
+def two_replicas():
+    """The strategy of all tests: two in a process count their sums alike, and clash."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
 def shared():
     """`shared(name)`: a folder of material that is no part of the repository."""
     root = Path(__file__).parents[1].parent / "shared"

@@ -20,8 +20,8 @@ the optimizer and learning rate of the recipe `cifar10_32_plain`; the CNN is the
 distillation weight 0.5. EViT drops tokens from the first step on, and fuses them.
 Scores are of the validation images, with the weights of the last epoch.
 
-Each figure is of one short run. Two such runs that differ by their seed alone differ by
-about a point, so a difference of that size shows nothing."""
+Each figure is of one short run with one seed. How much chance is in it was not
+measured, so a small difference shows nothing."""
 COLUMNS = (
     "Run",
     "Student",

@@ -138,6 +138,8 @@ def carry_out(values: flags.FlagValues, recipe) -> None:
     from keras_deit.training.smoke import smoke
     from trainers._verify_resume import verify_resume
 
+    if recipe.teacher_cache is not None and (values.smoke or values.verify_resume):
+        print("The shrunk run asks an untrained teacher in place of the cache.")
     if values.verify_resume:
         with TemporaryDirectory(prefix="verify-resume-") as folder:
             verify_resume(smoke(recipe, folder), Path(folder))

@@ -84,7 +84,5 @@ def _verify(path: Path) -> None:
     from keras_deit.distillation.teacher_cache import TeacherCache
 
     cache = TeacherCache(path)
-    damaged = cache.damaged()
-    if damaged:
-        raise ValueError(f"{path} is damaged: {'; '.join(damaged)}.")
+    cache.verify()
     print(f"{path}: {cache.epochs} whole epochs, all shards are as they were written.")

@@ -67,4 +67,6 @@ def main(values: flags.FlagValues) -> None:
         train_teacher=TRAINED.get(values.train_teacher),
         kind=values.kind,
     )
+    if values.teacher_cache is not None and values.teacher is None:
+        recipe = recipe.without_live_teacher()
     carry_out(values, recipe)

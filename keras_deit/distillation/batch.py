@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import keras
 from keras import ops
 
+from keras_deit._checks import check
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -38,9 +40,14 @@ def unpack(data) -> Batch:
     """Reads (x, y, weight), y perhaps a dict of "label" and "teacher_logits"."""
     pixels, y, weight = keras.utils.unpack_x_y_sample_weight(data)
     y = y if isinstance(y, dict) else {"label": y}
-    labels = y["label"]
+    check(
+        "label" in y and not y.keys() - {"label", "id", "teacher_logits"},
+        "A dict of labels must have 'label', and may have 'id' and 'teacher_logits'.",
+        keys=sorted(y),
+    )
+    labels, taught = y["label"], y.get("teacher_logits")
     if labels.shape[1:] == (1,):  # a column of class indices
         labels = ops.reshape(labels, (-1,))
     if weight is not None:
-        weight = ops.reshape(weight, (-1,))
-    return Batch(pixels, labels, weight, y.get("teacher_logits"))
+        weight = ops.cast(ops.reshape(weight, (-1,)), "float32")
+    return Batch(pixels, labels, weight, taught)

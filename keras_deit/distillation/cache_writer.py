@@ -76,6 +76,7 @@ class CacheWriter:
                 differences=len(found),
             )
             index["facts"].update(facts or {})
+            self.facts = index["facts"]
             self._sweep()
             self._write(index)
 
@@ -125,7 +126,8 @@ class CacheWriter:
                 file.release()
             self._enter(shard, partial)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with self._locked():  # lest another opens what is being deleted
+                partial.unlink(missing_ok=True)
             raise
         finally:
             os.close(lock)

@@ -20,8 +20,8 @@ class CoTraining:
             the network in inference mode, so that batch norm keeps its statistics.
 
     Raises:
-        ValueError: If there is no such part, the teacher is no Keras model, or there is
-            nothing to train.
+        ValueError: If there is no such part, the teacher is no Keras model or one of
+            another strategy, or there is nothing to train.
     """
 
     def __init__(self, teacher: Teacher, part: bool | str):
@@ -35,6 +35,12 @@ class CoTraining:
             "Only a teacher that is a Keras model can be trained.",
             teacher=teacher and teacher.kind,
             train_teacher=part,
+        )
+        strategy = tf.distribute.get_strategy()
+        check(
+            all(_is_of(strategy, weight) for weight in teacher.model.weights),
+            "A teacher that is trained must be made in the scope of the strategy.",
+            strategy=type(strategy).__name__,
         )
         self.teacher = teacher
         self.training = part is True
@@ -67,6 +73,10 @@ class CoTraining:
             loss = optimizer.scale_loss(loss)
         apply(optimizer, tape, loss, self.weights)
         return tf.stop_gradient(logits), losses
+
+
+def _is_of(strategy, weight) -> bool:
+    return strategy.extended.variable_created_in_scope(weight.value)
 
 
 def _head(model) -> list:

@@ -220,6 +220,12 @@ class Distiller(keras.Model):
             "distillation_loss", each of shape (B,).
         """
         logits = outputs["class"] if isinstance(outputs, dict) else outputs
+        check(
+            teacher_logits is None or teacher_logits.shape[-1] == logits.shape[-1],
+            "Student and teacher must have the same classes.",
+            student_classes=logits.shape[-1],
+            teacher_classes=teacher_logits is not None and teacher_logits.shape[-1],
+        )
         return self.objective(self.label_loss(labels, logits), outputs, teacher_logits)
 
     def train_step(self, data):
@@ -227,7 +233,7 @@ class Distiller(keras.Model):
         batch = unpack(data)
         lesson = self.tutor.teach(batch, self.label_loss)
         with tf.GradientTape() as tape:
-            outputs, layers = self._forward(batch.pixels)
+            outputs, layers = self._forward(lesson.before(batch.pixels))
             losses = self.losses_of(batch.labels, outputs, lesson.logits)
             loss = batch.mean(losses["loss"]) + sum(self.student.losses)
             if self._extra.terms:
@@ -247,7 +253,7 @@ class Distiller(keras.Model):
     def test_step(self, data):
         batch = unpack(data)
         lesson = self.tutor.examine(batch, self.label_loss)
-        outputs = self.student(batch.pixels, training=False)
+        outputs = self.student(lesson.before(batch.pixels), training=False)
         losses = self.losses_of(batch.labels, outputs, lesson.logits)
         return self._reported.update(batch, outputs, losses, lesson)
 

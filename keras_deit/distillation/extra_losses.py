@@ -85,6 +85,11 @@ class ExtraLosses:
         watched = _watched(model, self._student_names, "student")
         return lambda pixels: watched(pixels, training=training)
 
+    @property
+    def asks_layers(self) -> bool:
+        """Whether a term is about a layer of the teacher."""
+        return self._watched_teacher is not None
+
     def ask(self, pixels):
         """What the frozen teacher says, without gradient: its logits, its layers."""
         if self._watched_teacher is None:

@@ -11,6 +11,7 @@ from keras_deit._checks import check
 KEEP_LOGITS = ("all", "hard")  # or a number: the so many largest ones
 
 _LEAST = float(np.finfo(np.float16).min)  # exp of it is 0 even in float64
+_CERTAIN = 1e4  # logits between the best class and the others, if only it is kept
 _TINY = float(np.finfo(np.float16).smallest_subnormal)
 
 
@@ -129,7 +130,8 @@ class LogitCodec:
         if self.keep == "hard":
             classes = tf.io.decode_raw(payload, self._class_type)
             classes = tf.reshape(tf.cast(classes, tf.int32), (batch_size,))
-            return tf.one_hot(classes, self.num_classes)
+            # A softmax of these is the one-hot itself, at any usual temperature.
+            return _CERTAIN * (tf.one_hot(classes, self.num_classes) - 1)
         return self._decode_largest(payload, batch_size)
 
     @property

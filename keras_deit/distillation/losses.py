@@ -57,7 +57,8 @@ def hard_distillation(student_logits, teacher_logits, label_smoothing=0.0):
             [0, 1]. The papers' runs use 0.
 
     Returns:
-        The loss of each example in float32, shape (B,).
+        The loss of each example in float32, shape (B,); NaN where the teacher's logits
+        are not finite.
 
     Raises:
         ValueError: If `label_smoothing` is outside [0, 1].
@@ -76,7 +77,10 @@ def hard_distillation(student_logits, teacher_logits, label_smoothing=0.0):
     num_classes = teacher_logits.shape[-1]
     target = ops.one_hot(ops.argmax(teacher_logits, axis=-1), num_classes)
     target = (1 - label_smoothing) * target + label_smoothing / num_classes
-    return -ops.sum(target * _log_softmax(student_logits), axis=-1)
+    loss = -ops.sum(target * _log_softmax(student_logits), axis=-1)
+    # The argmax of no numbers is a class, too: then nobody would notice.
+    taught = ops.all(ops.isfinite(teacher_logits), axis=-1)
+    return ops.where(taught, loss, float("nan"))
 
 
 def label_cross_entropy(labels, logits):

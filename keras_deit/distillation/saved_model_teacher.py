@@ -11,12 +11,14 @@ from keras_deit.data.source import digest_of
 from keras_deit.distillation.teacher_kinds import Answerer
 
 
-def of_saved_model(path: Path, signature: str | None) -> Answerer:
+def of_saved_model(
+    path: Path, signature: str | None, image_size: tuple[int, int] | None
+) -> Answerer:
     """A SavedModel, of whatever version of TensorFlow.
 
     Raises:
         ValueError: If no signature, or more than one, takes RGB images and returns
-            classes; or in the scope of a strategy.
+            classes; if it takes another size; or in the scope of a strategy.
     """
     check(
         not tf.distribute.has_strategy(),
@@ -44,6 +46,14 @@ def of_saved_model(path: Path, signature: str | None) -> Answerer:
         path=str(path),
     )
     source, target = able[signature]
+    own = tuple(source.shape[1:3])
+    check(
+        image_size is None or None in own or image_size == own,
+        "A SavedModel can be used at its own size only.",
+        image_size=image_size,
+        teacher=own,
+        signature=signature,
+    )
     function = signatures[signature]
 
     def answer(pixels, _):
@@ -58,7 +68,7 @@ def of_saved_model(path: Path, signature: str | None) -> Answerer:
 
     answer.variables_of = loaded  # else they would be collected
     num_classes = function.structured_outputs[target].shape[-1]
-    return Answerer(answer, num_classes, tuple(source.shape[1:3]), digest)
+    return Answerer(answer, num_classes, own, digest)
 
 
 def _image_signature(function) -> tuple[tf.TensorSpec, str] | None:
@@ -108,4 +118,11 @@ def _load(path: Path):
         (Path(folder) / "saved_model.pb").write_bytes(program.SerializeToString())
         # The state of the optimizer is in the files of variables, and stays there.
         options = tf.saved_model.LoadOptions(allow_partial_checkpoint=True)
-        return tf.saved_model.load(folder, options=options)
+        loaded = tf.saved_model.load(folder, options=options)
+    missing = [v.name for v in getattr(loaded, "variables", ()) if not _is_there(v)]
+    check(not missing, "A weight is missing.", weights=missing[:5])
+    return loaded
+
+
+def _is_there(variable) -> bool:
+    return bool(variable.is_initialized())

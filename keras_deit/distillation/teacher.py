@@ -26,6 +26,7 @@ from keras_deit.distillation.teacher_kinds import (
 from keras_deit.models.factory import image_height_and_width
 from keras_deit.weights.loader import load_model
 
+_BLACK_BOXES = ("model", "SavedModel", "function")
 _PROBE = 2  # images that show whether a black box returns probabilities
 
 
@@ -59,8 +60,8 @@ class Teacher:
             student's order, each at least 0; None takes all as they are.
         from_logits: Whether the model returns logits; if False, it returns
             probabilities, and their logarithms are the logits. A wrong value is refused
-            as far as that can be seen: by the last layer of a Keras model, by what a
-            SavedModel or function of a known `image_size` says of noise.
+            as far as that can be seen: by the last layer of a Keras model, and by what
+            a teacher of a known `image_size` says of noise.
         weights: Of a variant: "pretrained" (also if None) or a file.
         num_classes: Y of a function, which needs it, or of a variant's weights; 1000 if
             None.
@@ -136,12 +137,12 @@ class Teacher:
             case "function":
                 answerer = of_function(model, num_classes, as_numpy)
             case "SavedModel":
-                answerer = of_saved_model(Path(model), signature)
+                answerer = of_saved_model(Path(model), signature, size)
             case "variant":
                 answerer = of_variant(model, num_classes or 1000, size, weights)
             case _:
                 answerer = of_keras_model(_loaded(model), size)
-        self.classes = None if classes is None else list(classes)
+        self.classes = None if classes is None else [int(c) for c in classes]
         self.preprocess = preprocess
         self.from_logits = from_logits
         self.version = version
@@ -162,9 +163,9 @@ class Teacher:
     def _check_logits(self) -> None:
         """Refuses probabilities taken for logits, and logits for probabilities."""
         returns_probabilities = None
-        if self.model is not None:
-            returns_probabilities = ends_in_softmax(self.model) or None
-        elif self.kind in ("SavedModel", "function") and None not in self.image_size:
+        if self.model is not None and ends_in_softmax(self.model):
+            returns_probabilities = True
+        elif self.kind in _BLACK_BOXES and None not in self.image_size:
             returns_probabilities = self._probe()
         check(
             not (self.from_logits and returns_probabilities),
@@ -251,6 +252,12 @@ class Teacher:
     def finish(self, outputs):
         """Makes logits of the student's classes of what that returned."""
         logits = tf.cast(outputs, tf.float32)
+        check(
+            logits.shape.rank is None or logits.shape[-1] == self._answerer.num_classes,
+            "The teacher must return (B, Y), Y being its number of classes.",
+            shape=tuple(logits.shape),
+            num_classes=self._answerer.num_classes,
+        )
         if not self.from_logits:
             logits = log(logits)
         return (

@@ -162,6 +162,23 @@ class TeacherCache:
         joined = joined.map(add, tf.data.AUTOTUNE, deterministic=True)
         return joined.prefetch(tf.data.AUTOTUNE)
 
+    def digest_of_epochs(self, epochs: int) -> str:
+        """What a run of so many epochs learns from: the header, and how many it has.
+
+        A cache that grows changes nothing for a run that it was long enough for.
+        """
+        text = json.dumps(self.header, sort_keys=True)
+        header = hashlib.sha256(text.encode()).hexdigest()
+        return f"{header}, {min(epochs, self.epochs)} epochs"
+
+    def verify(self) -> None:
+        """Reads all shards, and compares them with the index.
+
+        Raises:
+            ValueError: If one is damaged; names all of them.
+        """
+        self._refuse_damaged(self.damaged())
+
     def damaged(self) -> list[str]:
         """Reads all shards and compares them with the index.
 
@@ -247,7 +264,7 @@ def naming_damaged_shards(cache: TeacherCache | None) -> Iterator[None]:
     ) as error:
         try:
             if cache is not None:
-                cache._refuse_damaged(cache.damaged())
+                cache.verify()
         except ValueError as damage:
             raise damage from error
         raise

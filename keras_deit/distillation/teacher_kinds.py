@@ -37,6 +37,10 @@ _OPTIONS = {
     "version": ("model", "variant", "SavedModel", "function"),
 }
 
+# In the config of a network: where layers are named, and what changes no answer.
+_CONNECTIONS = ("inbound_nodes", "input_layers", "output_layers")
+_IDLE = ("name", "trainable", "registered_name", "build_config", "compile_config")
+
 Size = tuple[int | None, int | None]
 
 
@@ -121,9 +125,10 @@ def of_keras_model(model: keras.Model, image_size: Size | None) -> Answerer:
         output=output,
     )
     check(
-        len(image) == 4 and image[-1] == 3,
-        "The teacher must take RGB images, (B, height, width, 3).",
+        len(image) == 4 and image[-1] == 3 and len(model.inputs) == 1,
+        "The teacher must take RGB images, (B, height, width, 3), and nothing else.",
         input_shape=image,
+        inputs=len(model.inputs),
     )
     if image_size not in (None, image[1:3]) and None not in image[1:3]:
         model = _at_size(model, image_size)
@@ -155,22 +160,41 @@ def _at_size(model: keras.Model, image_size: Size) -> keras.Model:
 def _digest(model: keras.Model) -> str:
     """Of the weights and of the network; not of names, on which Keras may count."""
     weights = [np.asarray(weight) for weight in model.get_weights()]
-    config = keras.saving.serialize_keras_object(model)["config"]
-    layers = enumerate(config.get("layers", ()))  # none of a subclass
-    places = {layer["config"]["name"]: f"layer {i}" for i, layer in layers}
-    places[model.name] = "model"
-    network = [_renamed(config, places), [w.shape for w in weights]]
-    text = json.dumps(network, sort_keys=True, default=repr)
+    config = _without_names(keras.saving.serialize_keras_object(model), {})
+    text = json.dumps(
+        [config, [w.shape for w in weights]], sort_keys=True, default=repr
+    )
     return digest_of(text, *(weight.tobytes() for weight in weights))
 
 
-def _renamed(config, names: dict):
-    """A config with other names in it."""
-    if isinstance(config, dict):
-        return {key: _renamed(value, names) for key, value in config.items()}
+def _without_names(config, places: dict):
+    """A config in which layers are called after their places, and may be frozen."""
     if isinstance(config, list | tuple):
-        return [_renamed(value, names) for value in config]
-    return names.get(config, config) if isinstance(config, str) else config
+        return [_without_names(value, places) for value in config]
+    if not isinstance(config, dict):
+        return config
+    layers = config.get("layers", ())
+    if layers:  # of a network, perhaps inside another
+        places = {x["config"]["name"]: f"layer {i}" for i, x in enumerate(layers)}
+    found = {}
+    for key, value in config.items():
+        if key in _CONNECTIONS:
+            found[key] = _renamed(value, places)
+        elif key not in _IDLE:
+            found[key] = _without_names(value, places)
+    return found
+
+
+def _renamed(connections, places: dict):
+    if isinstance(connections, dict):
+        return {key: _renamed(value, places) for key, value in connections.items()}
+    if isinstance(connections, list | tuple):
+        return [_renamed(value, places) for value in connections]
+    return (
+        places.get(connections, connections)
+        if type(connections) is str
+        else connections
+    )
 
 
 def ends_in_softmax(model: keras.Model) -> bool:
@@ -237,6 +261,11 @@ def of_ensemble(
             no positive numbers, one for each.
     """
     check_choice("mean", mean, MEANS)
+    check(
+        all(member.cache is None for member in members),
+        "The members of an ensemble must be there to be asked: cache the ensemble.",
+        members=[member.kind for member in members],
+    )
     classes = [member.num_classes for member in members]
     check(
         len(set(classes)) == 1,
@@ -250,7 +279,8 @@ def of_ensemble(
         shares=shares,
         members=len(members),
     )
-    weights = np.array(shares, np.float32)[:, None, None] / np.sum(shares)
+    shares = (np.array(shares) / np.sum(shares)).tolist()
+    weights = np.array(shares, np.float32)[:, None, None]
 
     def answer(pixels, _):
         logits = tf.stack([member(pixels) for member in members])  # (members, B, Y)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import tensorflow as tf
 from keras import ops
 
 from keras_deit._checks import check
@@ -27,6 +28,17 @@ class Lesson:
     layers: dict = field(default_factory=dict)
     numbers: dict = field(default_factory=dict)
 
+    def before(self, pixels):
+        """The pixels, once the lesson is over.
+
+        Teacher and student do not run at the same time: on a CPU the order in which
+        numbers are summed up, and so the last bit, would depend on who is faster.
+        """
+        if self.logits is None:
+            return pixels
+        with tf.control_dependencies([self.logits]):
+            return tf.identity(pixels)
+
 
 class Tutor:
     """Asks the teacher once for each batch, or reads what it said before.
@@ -47,6 +59,11 @@ class Tutor:
         self._extra = extra
         self.training = None
         self.optimizer = None
+        check(
+            train_teacher is False or not extra.asks_layers,
+            "`extra_losses` about layers of a teacher need one that is not trained.",
+            train_teacher=train_teacher,
+        )
         if train_teacher is not False:
             self.training = CoTraining(teacher, train_teacher)
 
@@ -77,8 +94,12 @@ class Tutor:
                 trained and the batch has logits of one.
         """
         if batch.taught is not None:
-            rule = "A teacher that is trained needs batches without 'teacher_logits'."
-            check(self.training is None, rule, teacher_logits=batch.taught)
+            check(
+                self.training is None and not self._extra.asks_layers,
+                "A teacher that is trained, or whose layers are looked at, needs "
+                "batches without 'teacher_logits'.",
+                teacher=self._teacher and self._teacher.kind,
+            )
             return Lesson(batch.taught)
         if self.training is not None:
             logits, losses = self.training.step(self.optimizer, label_loss, batch)

@@ -44,7 +44,8 @@ def announce(parts: Parts, resume: bool) -> dict:
         what = "labels only, the agreement is reported"
     if parts.cache is not None:
         return _announce_cache(parts, what)
-    named = recipe.teacher if isinstance(recipe.teacher, str) else list(recipe.teacher)
+    named = recipe.teacher or parts.distiller.teacher.version
+    named = list(named) if isinstance(named, tuple) else named
     if recipe.train_teacher:
         whole = "its head" if recipe.train_teacher == "head" else "all of it"
         what += f"; {whole} is trained on the labels as well"
@@ -64,7 +65,10 @@ def announce(parts: Parts, resume: bool) -> dict:
 def _announce_cache(parts: Parts, what: str) -> dict:
     """Prints what is known of a teacher that is not there."""
     cache, epochs = parts.cache, parts.recipe.epochs
-    name, accuracy = cache.header["teacher"]["name"], cache.facts["teacher_accuracy"]
+    name, accuracy = (
+        cache.header["teacher"]["name"],
+        cache.facts.get("teacher_accuracy"),
+    )
     kept = cache.header["keep_logits"]
     print(f"Teacher cache {cache.path}: {what}; keep_logits {kept}")
     if cache.epochs < epochs:
@@ -72,11 +76,12 @@ def _announce_cache(parts: Parts, what: str) -> dict:
             f"Its {cache.epochs} epochs come again, views and all, in the {epochs} of "
             "this run."
         )
-    print(
-        f"It is of {name}, which was right on {accuracy:.2%} of up to "
-        f"{TEACHER_IMAGES:,} validation images; it is not asked about them now.",
-        flush=True,
-    )
+    known = ""
+    if accuracy is not None:
+        known = (
+            f", which was right on {accuracy:.2%} of up to {TEACHER_IMAGES:,} of them"
+        )
+    print(f"The validation images are not shown to {name}{known}.", flush=True)
     return {"teacher": {"path": name, "accuracy": accuracy}}
 
 

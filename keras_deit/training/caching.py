@@ -18,6 +18,7 @@ from keras_deit.data.sources import load_source
 from keras_deit.distillation.cache_index import Shard
 from keras_deit.distillation.cache_writer import CacheWriter
 from keras_deit.distillation.logit_codec import LogitCodec
+from keras_deit.distillation.losses import soft_distillation
 from keras_deit.distillation.teacher import Teacher
 from keras_deit.models.preprocessing import preprocessing_of
 from keras_deit.training.announcement import TEACHER_IMAGES
@@ -57,13 +58,18 @@ class _Job:
         """Steps of an epoch."""
         return self.source.num_examples // self.recipe.batch_size
 
+    @property
+    def teacher_name(self) -> str:
+        """What the teacher is called, for people."""
+        return str(self.recipe.teacher or self.teacher.version or self.teacher.kind)
+
     def header(self) -> dict:
         """What the cache is of; see `CacheWriter`."""
         recipe = self.recipe
         return {
             "views": views_of(recipe),
             "dataset": self.source.digest,
-            "teacher": {"digest": self.teacher.digest, "name": str(recipe.teacher)},
+            "teacher": {"digest": self.teacher.digest, "name": self.teacher_name},
             "keep_logits": self.codec.keep,
             "temperature": self.codec.temperature,
             "class_names": list(self.source.class_names),
@@ -100,6 +106,7 @@ def cache_teacher(
     keep_logits: str | int = "all",
     download: bool = False,
     unreadable: str = "refuse",
+    teacher: Teacher | None = None,
 ) -> Path:
     """Writes down what a teacher says of the training views of a recipe.
 
@@ -119,6 +126,8 @@ def cache_teacher(
         download: Whether a dataset of TensorFlow Datasets may be downloaded.
         unreadable: "refuse" or "skip": what to do with image files that cannot be
             decoded.
+        teacher: In place of the recipe's: what a recipe cannot name, such as a function
+            (with a `version`). It must answer in the classes of the dataset.
 
     Returns:
         The folder.
@@ -129,8 +138,10 @@ def cache_teacher(
         FileNotFoundError: If the dataset or the teacher cannot be found.
         OSError: If `output` cannot be written; whole epochs before stay good.
     """
+    rule = "`epochs` must be at least 1."
+    check(epochs is None or epochs >= 1, rule, epochs=epochs)
     check(
-        recipe.teacher is not None and not recipe.train_teacher,
+        (teacher or recipe.teacher) is not None and not recipe.train_teacher,
         "To be cached, a teacher must be there, and must not learn.",
         teacher=recipe.teacher,
         train_teacher=recipe.train_teacher,
@@ -142,11 +153,13 @@ def cache_teacher(
     by_number = isinstance(keep_logits, int)
     temperature = recipe.temperature if by_number else 1.0
     codec = LogitCodec(keep_logits, len(source.class_names), temperature)
-    teacher = load_teacher(recipe, source.class_names)
+    teacher = teacher or load_teacher(recipe, source.class_names)
     job = _Job(recipe, source, teacher, codec, epochs or recipe.epochs)
     _announce(job, Path(output))
     with naming_unreadable_images(source, validation):
-        writer = CacheWriter(output, job.header(), _facts(job, validation))
+        writer = CacheWriter(output, job.header())
+        if "teacher_accuracy" not in writer.facts:
+            writer = CacheWriter(output, job.header(), _facts(job, validation))
         _ask(job, writer)
     return Path(output)
 
@@ -156,8 +169,8 @@ def _announce(job: _Job, output: Path) -> None:
     recipe, classes = job.recipe, len(job.source.class_names)
     views = job.steps_per_epoch * recipe.batch_size
     print(
-        f"{recipe.teacher}: {classes} classes\n{job.source.name}: {job.epochs} epochs "
-        f"of {job.steps_per_epoch:,} steps of {recipe.batch_size} views, "
+        f"{job.teacher_name}: {classes} classes\n{job.source.name}: {job.epochs} "
+        f"epochs of {job.steps_per_epoch:,} steps of {recipe.batch_size} views, "
         f"seed {recipe.seed}"
     )
     kinds = [job.codec.keep, *(keep for keep in USUAL if keep != job.codec.keep)]
@@ -195,8 +208,29 @@ def _facts(job: _Job, validation: Source) -> dict:
     versions = {name: version(name) for name in ("tensorflow", "keras")}
     return {
         "teacher_accuracy": accuracy,
+        "divergence": _divergence(job, next(iter(batches))[0]),
         "versions": {"keras_deit": __version__, **versions},
     }
+
+
+def _divergence(job: _Job, pixels) -> float:
+    """What is lost where not all logits are kept, at the recipe's temperature."""
+    codec = job.codec
+    if codec.keep in ("all", "hard"):
+        return 0.0  # the soft loss needs the former, and is refused the latter
+    logits = job.teacher(pixels)
+    kept = codec.decode(tf.constant(codec.encode(logits.numpy())), len(logits))
+    lost, whole = (
+        float(tf.reduce_mean(soft_distillation(other, logits, codec.temperature)))
+        / codec.temperature**2
+        for other in (kept, tf.zeros_like(logits))
+    )
+    print(
+        f"With {codec.keep} of {codec.num_classes:,} logits the Kullback-Leibler "
+        f"divergence from all of them is {lost:.4f}, that of even odds {whole:.4f} "
+        f"(temperature {codec.temperature:g}, mean of {len(logits)} images)."
+    )
+    return lost
 
 
 def _ask(job: _Job, writer: CacheWriter) -> None:

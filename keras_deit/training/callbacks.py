@@ -210,7 +210,7 @@ class StopIfNotFinite(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if math.isfinite(logs["loss"]):
+        if all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "teacher_loss")):
             return
         step = self.first_step + batch
         ids = self.ids(self.epoch, step)

@@ -68,6 +68,8 @@ class Parts:
     @property
     def teacher_digest(self) -> str | None:
         """Of the teacher or of the cache that stands in for it, if there is one."""
+        if self.cache is not None:
+            return self.cache.digest_of_epochs(self.recipe.epochs)
         return self.distiller.teacher and self.distiller.teacher.digest
 
     @property
@@ -86,10 +88,16 @@ class Parts:
         return count_macs(self.student)
 
 
-def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") -> Parts:
+def build(
+    recipe: Recipe,
+    download: bool = False,
+    unreadable: str = "refuse",
+    teacher: Teacher | None = None,
+) -> Parts:
     """Makes the parts of a recipe; see `training.train`."""
     check(
-        recipe.kind == "none" or recipe.teacher is not None or recipe.teacher_cache,
+        recipe.kind == "none"
+        or bool(teacher or recipe.teacher or recipe.teacher_cache),
         "`teacher` or `teacher_cache` must be there unless `kind` is 'none' (--teacher "
         "on the command line; `train_teacher` makes one).",
         teacher=recipe.teacher,
@@ -108,7 +116,7 @@ def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") ->
         weights=recipe.weights,
         **recipe.model_overrides,
     )
-    teacher = _teacher(recipe, sources[0])
+    teacher = _teacher(recipe, sources[0], teacher)
     training = _training(recipe, sources[0], teacher)
     training(0, 0)  # refuses what does not fit before anything is compiled
     steps_per_epoch = sources[0].num_examples // recipe.batch_size
@@ -131,10 +139,9 @@ def build(recipe: Recipe, download: bool = False, unreadable: str = "refuse") ->
     )
 
 
-def _teacher(recipe: Recipe, source: Source) -> Teacher | None:
+def _teacher(recipe: Recipe, source: Source, teacher: Teacher | None) -> Teacher | None:
     """The teacher of a recipe, or the cache that stands in for it."""
-    teacher = None
-    if recipe.teacher is not None:
+    if teacher is None and recipe.teacher is not None:
         teacher = load_teacher(recipe, source.class_names)
     if recipe.teacher_cache is None:
         return teacher
@@ -170,10 +177,13 @@ def _compile(distiller: Distiller, recipe: Recipe, steps_per_epoch: int) -> Call
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     teacher_optimizer = None
     if recipe.train_teacher:
+        peak = recipe.teacher_learning_rate or recipe.peak_learning_rate
         theirs = replace(
             recipe,
-            learning_rate=recipe.teacher_learning_rate or recipe.peak_learning_rate,
+            learning_rate=peak,
             learning_rate_batch=None,
+            warmup_learning_rate=min(peak, recipe.warmup_learning_rate),
+            min_learning_rate=min(peak, recipe.min_learning_rate),
             layer_decay=1.0,  # a teacher need not have blocks of ours
         )
         teacher_optimizer = make_optimizer(

@@ -83,9 +83,12 @@ class Recipe:
             variant; several of them are an ensemble. Needed, unless there is a
             `teacher_cache` or `kind` is "none".
         teacher_weights: Of a teacher that is the name of a variant: "pretrained" (also
-            if None), a file, or, if it is trained, "random".
+            if None), a file (of the dataset's classes or, with `teacher_classes`, of
+            ImageNet's), or, if it is trained, "random".
         teacher_image_size: Side of the teacher's input, in pixels; None takes the
             teacher's own.
+        teacher_from_logits: Whether the teacher returns logits, not probabilities.
+        teacher_signature: Of a SavedModel; None takes the one that fits.
         teacher_shares: Of an ensemble, how much each member counts; None for all alike.
         teacher_mean: Of an ensemble, what is averaged: "logits" or "probabilities".
         teacher_classes: For each class of the dataset the teacher's class, by index or
@@ -97,7 +100,7 @@ class Recipe:
             true, or "head" for its head alone.
         teacher_learning_rate: Peak of the learning rate of a teacher that is trained;
             None takes the student's. Its schedule, optimizer and decay are the
-            student's too.
+            student's too; a rate before or after the peak is cut at it.
         seed: Of the weights, the order of the images and every view.
 
     Raises:
@@ -154,6 +157,8 @@ class Recipe:
     teacher: str | tuple | None = None
     teacher_weights: str | None = None
     teacher_image_size: int | None = None
+    teacher_from_logits: bool = True
+    teacher_signature: str | None = None
     teacher_shares: tuple | None = None
     teacher_mean: str = "logits"
     teacher_classes: tuple | None = None
@@ -225,8 +230,16 @@ class Recipe:
 
     def without_teacher(self) -> "Recipe":
         """The same recipe on the labels alone, with nothing that is about a teacher."""
-        about = [f for f in fields(self) if "teacher" in f.name or f.name in _LOSS]
-        return replace(self, **{f.name: f.default for f in about})
+        return self._with_defaults(lambda name: "teacher" in name or name in _LOSS)
+
+    def without_live_teacher(self) -> "Recipe":
+        """The same recipe with a cache, if it has one, and no teacher beside it."""
+        return self._with_defaults(lambda n: "teacher" in n and n != "teacher_cache")
+
+    def _with_defaults(self, chosen) -> "Recipe":
+        return replace(
+            self, **{f.name: f.default for f in fields(self) if chosen(f.name)}
+        )
 
     def to_json(self) -> str:
         """Writes the recipe as JSON, every field in its place."""

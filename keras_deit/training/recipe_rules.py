@@ -151,6 +151,8 @@ RULES: dict[str, tuple[str, Callable]] = {
     ),
     "teacher_weights": ("'pretrained', 'random', a file or null", _is_text_or_none),
     "teacher_image_size": ("a number of pixels or null", _is_count_or_none),
+    "teacher_from_logits": ("true or false", lambda v: isinstance(v, bool)),
+    "teacher_signature": ("a name or null", _is_text_or_none),
     "teacher_shares": (
         "a list of positive numbers, or null",
         lambda v: (
@@ -211,6 +213,8 @@ def _teachers(recipe) -> list[str]:
     meanings = (
         ("teacher_weights", None, is_variant, "a teacher that is a variant"),
         ("teacher_image_size", None, isinstance(teacher, str), "a single teacher"),
+        ("teacher_from_logits", True, isinstance(teacher, str), "a single teacher"),
+        ("teacher_signature", None, isinstance(teacher, str), "a single teacher"),
         ("teacher_shares", None, isinstance(teacher, tuple), "several teachers"),
         ("teacher_mean", "logits", isinstance(teacher, tuple), "several teachers"),
         ("train_teacher", False, isinstance(teacher, str), "a single teacher"),

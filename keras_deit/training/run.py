@@ -10,6 +10,7 @@ import keras
 from keras_deit._checks import check
 from keras_deit.data.image_folder import naming_unreadable_images
 from keras_deit.data.pipeline import batch_ids
+from keras_deit.distillation.teacher import Teacher
 from keras_deit.distillation.teacher_cache import naming_damaged_shards
 from keras_deit.training.announcement import announce
 from keras_deit.training.callbacks import (
@@ -71,6 +72,7 @@ def train(
     unreadable: str = "refuse",
     checkpoint_steps: int = 500,
     force_resume: bool = False,
+    teacher: Teacher | None = None,
 ) -> Result:
     """Trains a model and leaves a record of it, or goes on where an earlier run died.
 
@@ -95,6 +97,8 @@ def train(
         checkpoint_steps: Steps from one checkpoint to the next, at least 1.
         force_resume: Whether to go on even if recipe, dataset, teacher or the format of
             the views changed since.
+        teacher: In place of the recipe's: what a recipe cannot name, such as a function
+            (with a `version`). It must answer in the classes of the dataset.
 
     Returns:
         The result; its scores are also in `result.json`.
@@ -110,7 +114,7 @@ def train(
     check_output(output, overwrite, recipe)
     rule = "`checkpoint_steps` must be at least 1."
     check(checkpoint_steps >= 1, rule, checkpoint_steps=checkpoint_steps)
-    parts = build(recipe, download, unreadable)
+    parts = build(recipe, download, unreadable, teacher)
     with (
         naming_unreadable_images(*parts.sources),
         naming_damaged_shards(parts.cache),

@@ -34,6 +34,8 @@ def views_of(recipe: Recipe) -> dict:
     Where nothing is mixed, how it would be mixed decides nothing.
     """
     mixing = {} if recipe.mixing is None else asdict(recipe.mixing)
+    if not (recipe.mixup and recipe.cutmix):
+        mixing.pop("switch_probability", None)
     views = {
         "view_format": VIEW_FORMAT,
         "seed": recipe.seed,
@@ -69,15 +71,26 @@ def load_teacher(recipe: Recipe, class_names: Sequence[str]) -> Teacher:
 def _member(recipe: Recipe, name: str, class_names: Sequence[str]) -> Teacher:
     if recipe.train_teacher and name in VARIANTS:
         return Teacher(_untrained(recipe, name, class_names))
-    size = recipe.teacher_image_size
-    weights = {"weights": recipe.teacher_weights} if name in VARIANTS else {}
-    teacher = Teacher(name, image_size=size, **weights)
+    is_variant = name in VARIANTS
+    of_the_dataset = recipe.teacher_classes is None and recipe.teacher_weights not in (
+        None,
+        "pretrained",
+    )
+    teacher = Teacher(
+        name,
+        image_size=recipe.teacher_image_size,
+        weights=recipe.teacher_weights,
+        num_classes=len(class_names) if is_variant and of_the_dataset else None,
+        from_logits=recipe.teacher_from_logits,
+        signature=recipe.teacher_signature,
+    )
     check(
         teacher.cache is None,
         "A folder that `cache_teacher` made is a `teacher_cache`, not a `teacher`.",
         teacher=name,
     )
-    table, labels = recipe.teacher_classes, _labels_of(Path(name))
+    table = recipe.teacher_classes
+    labels = None if is_variant else _labels_of(Path(name))
     by_index = table is not None and all(isinstance(entry, int) for entry in table)
     names = None
     if labels is not None and not by_index:
@@ -99,7 +112,7 @@ def _untrained(recipe: Recipe, name: str, class_names: Sequence[str]) -> keras.M
 
 
 def _labels_of(path: Path) -> Path | None:
-    """The file with the names of a teacher's classes; none of a variant."""
+    """The file with the names of a teacher's classes, if there is one."""
     places = (path.with_name("labels.txt"), path / "assets" / "labels.txt")
     return next((place for place in places if place.is_file()), None)
 

@@ -144,10 +144,10 @@ def test_the_student_knows_most_of_the_held_out_digits(run):
     assert all(scores["top1"] > 0.7 for scores in run.scores.values())
 
 
-def test_it_teaches_two_replicas_and_stays_as_it_is(taught, digits):
+def test_it_teaches_two_replicas_and_stays_as_it_is(taught, digits, two_replicas):
     pixels, labels = (digits[1][f"train_{name}"][:64] for name in ("pixels", "labels"))
     teacher = Teacher(taught[0])
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas.scope():
         student = create_model("deit_micro_distilled_patch4_32", num_classes=10)
         distiller = Distiller(student, teacher, kind="hard")
         distiller.compile("adamw")

@@ -36,3 +36,25 @@ def test_mixed_labels_are_distributions():
     )
     expected = -np.sum(mixed * np.array(ops.log_softmax(student(x)["class"])), -1)
     assert results["label_loss"] == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_refuses_labels_under_another_name():
+    (x, y), distiller = batch(), compiled(two_heads(), head("t"))
+    for labels in ({"class": y}, {"label": y, "teacher_logit": y}):
+        with pytest.raises(ValueError, match="must have 'label', and may have 'id'"):
+            distiller.evaluate(x, labels, verbose=0)
+
+
+def test_weights_may_be_of_another_precision():
+    (x, y), distiller = batch(), compiled(two_heads(), head("t"))
+    found = [
+        distiller.evaluate(x, y, sample_weight=w, verbose=0, return_dict=True)
+        for w in (np.full(6, 0.5), np.full(6, 0.5, "float32"))
+    ]
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_what_a_teacher_said_must_be_of_the_students_classes():
+    (x, y), distiller = batch(), compiled(two_heads(), head("t"))
+    with pytest.raises(ValueError, match="the same classes.*teacher_classes=1"):
+        distiller.evaluate(x, {"label": y, "teacher_logits": x[:, 0, 0, :1]}, verbose=0)

@@ -205,7 +205,7 @@ def test_a_validation_split_and_a_second_epoch_do_not_retrace():
     assert len(traces) == 2  # one training step, one validation step
 
 
-def test_under_a_strategy_one_step_equals_the_doubled_batch():
+def test_under_a_strategy_one_step_equals_the_doubled_batch(two_replicas):
     x, y = batch(8, 32)
     y = y.astype("int64")
 
@@ -224,7 +224,7 @@ def test_under_a_strategy_one_step_equals_the_doubled_batch():
         history = distiller.fit(data, verbose=0)
         return start, student.get_weights(), history.history
 
-    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    two = two_replicas
     assert two.num_replicas_in_sync == 2
     start, mirrored, mirrored_history = weights_after_a_step(two)
     _, single, single_history = weights_after_a_step(tf.distribute.get_strategy())

@@ -73,6 +73,7 @@ def test_the_teacher_runs_once():
     )
     distiller.compile("sgd", run_eagerly=True)
     x, y = batch(size=4)
+    calls.clear()  # it was shown noise before
     distiller.train_on_batch(x, y)
     assert calls == [(6, 4, 4, 3)]
 
@@ -118,3 +119,14 @@ def test_the_keep_rate_of_a_watched_student_is_fixed():
     distiller = Distiller(student, teacher, extra_losses=[(term, 1.0)])
     with pytest.raises(ValueError, match="the keep rate is fixed"):
         distiller.train_with(with_keep_rate(student, 0.5))
+
+
+def test_layers_are_not_looked_at_in_a_teacher_that_learns_or_is_cached():
+    with pytest.raises(ValueError, match="need one that is not trained"):
+        Distiller(
+            deep("s"), deep("t"), train_teacher=True, extra_losses=[(FEATURES, 1.0)]
+        )
+    distiller = compiled(deep("s"), deep("t"), extra_losses=[(FEATURES, 1.0)])
+    x, y = batch()
+    with pytest.raises(ValueError, match="needs batches without 'teacher_logits'"):
+        distiller.train_on_batch(x, {"label": y, "teacher_logits": np.eye(4)[y]})

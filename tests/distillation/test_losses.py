@@ -140,3 +140,10 @@ def test_equals_the_official_loss_and_its_gradients(name):
 
 def test_the_golden_file_has_all_kinds():
     assert len(CASES) == 44
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_teacher_that_says_no_numbers_is_not_taken_for_class_zero(bad):
+    teacher = np.array([[0.0, bad, 1.0], [0.0, 2.0, 1.0]], "float32")
+    loss = np.array(hard_distillation(np.zeros((2, 3), "float32"), teacher))
+    np.testing.assert_allclose(loss, [np.nan, np.log(3)], rtol=1e-5)

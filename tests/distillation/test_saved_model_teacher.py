@@ -62,6 +62,12 @@ def test_a_saved_model_that_takes_no_images_is_refused(saved):
         Teacher(saved / "files")
 
 
+def test_a_saved_model_of_another_size_is_refused(saved):
+    message = r"at its own size only.*image_size=\(8, 8\), teacher=\(4, 4\)"
+    with pytest.raises(ValueError, match=message):
+        Teacher(saved / "served", image_size=8)
+
+
 def test_a_damaged_saved_model_is_refused(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(ValueError, match="holds no SavedModel"):
@@ -133,7 +139,6 @@ def test_the_optimizer_that_was_saved_with_it_is_left_aside(tmp_path):
     )
 
 
-def test_it_is_not_loaded_in_the_scope_of_a_strategy(saved):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope(), pytest.raises(ValueError, match="outside of a strategy"):
+def test_it_is_not_loaded_in_the_scope_of_a_strategy(saved, two_replicas):
+    with two_replicas.scope(), pytest.raises(ValueError, match="outside of a strategy"):
         Teacher(saved / "served")

@@ -196,9 +196,9 @@ def fit(data):
     ).history["loss"][0]
 
 
-def test_fit_reads_it_on_two_replicas(cache):
+def test_fit_reads_it_on_two_replicas(cache, two_replicas):
     one = fit(cache.join(batches(2)))
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas.scope():
         assert fit(cache.join(batches(2))) == pytest.approx(one, rel=1e-4)
 
 

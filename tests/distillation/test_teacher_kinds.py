@@ -153,6 +153,22 @@ def test_members_keep_their_own_sizes_and_classes():
     np.testing.assert_allclose(chosen(pixels(16)), expected[:, 2:], rtol=1e-5)
 
 
+def test_a_wrong_from_logits_of_a_keras_model_is_noticed():
+    with pytest.raises(ValueError, match="returns no probabilities: leave"):
+        Teacher(classifier(), from_logits=False)
+    image = keras.Input((SIZE, SIZE, 3))
+    nested = keras.Model(image, classifier(activation="softmax")(image))
+    with pytest.raises(ValueError, match="ends in a softmax: pass `from_logits=False`"):
+        Teacher(nested)
+
+
+def test_a_model_of_two_inputs_is_refused():
+    images = [keras.Input((SIZE, SIZE, 3)) for _ in range(2)]
+    x = keras.layers.Flatten()(images[0] + images[1])
+    with pytest.raises(ValueError, match="RGB images.*and nothing else.*inputs=2"):
+        Teacher(keras.Model(images, keras.layers.Dense(3)(x)))
+
+
 def test_an_ensemble_that_does_not_fit_together_is_refused():
     with pytest.raises(
         ValueError, match=r"the same classes. Received: classes=\[5, 4\]"
@@ -188,6 +204,39 @@ def test_the_digest_knows_what_a_layer_does():
     assert Teacher(model).digest != Teacher(other).digest
     thin = create_model("deit_micro_patch4_32", num_classes=5)
     assert Teacher(thin).digest != Teacher(with_keep_rate(thin, 0.5)).digest
+
+
+def test_the_digest_is_not_fooled_by_the_names_of_layers():
+    def network(*names, activation="relu", inner=False):
+        image = keras.Input((SIZE, SIZE, 3), name=names[0])
+        body = keras.layers.Dense(5, name=names[1])
+        if inner:
+            body = keras.Sequential([body, keras.layers.Dense(5)])
+        x = body(keras.layers.Flatten()(image))
+        x = keras.layers.Activation(activation, name=names[2])(x)
+        model = keras.Model(image, x)
+        random = np.random.default_rng(0)
+        model.set_weights([random.normal(size=w.shape) for w in model.get_weights()])
+        return Teacher(model).digest
+
+    assert network("a", "b", "relu") == network("x", "y", "z")
+    assert network("a", "b", "relu") != network("a", "b", "tanh", activation="tanh")
+    assert network("a", "b", "c", inner=True) == network("x", "y", "z", inner=True)
+
+
+def test_the_digest_does_not_depend_on_what_may_be_trained():
+    model = classifier()
+    digest = Teacher(model).digest
+    model.trainable = False
+    assert Teacher(model).digest == digest
+
+
+def test_the_same_shares_have_the_same_digest():
+    members = [constant(1.0, 2.0), constant(2.0, 1.0)]
+    digests = {
+        Teacher(members, shares=shares).digest for shares in (None, [1, 1], [2.0, 2.0])
+    }
+    assert len(digests) == 1
 
 
 def test_code_has_no_digest_but_a_version():

@@ -26,10 +26,12 @@ def test_a_cache_is_made_verified_and_learned_from(run_program, tmp_path, teache
     assert "digits: 1 epochs of 4 steps of 300 views, seed 0" in done.out
     for kind in ("CIFAR-10", "ImageNet"):
         assert kind in done.out  # what it would cost there
+    assert "With 3 of 10 logits the Kullback-Leibler divergence from all" in done.out
     assert "Epoch 1 of 1: 4 of 4 steps" in done.out
     assert "has 1 whole epochs, 0.0 MB. To learn from it, give `train`" in done.out
     cache = TeacherCache(folder)
     assert (cache.epochs, cache.codec.keep, cache.num_classes) == (1, 3, 10)
+    assert 0 < cache.facts["divergence"] < 0.1  # an untrained teacher is nearly even
     done = run_program("cache_teacher", "--verify", f"--output={folder}")
     assert (done.code, done.err) == (0, "")
     assert "1 whole epochs, all shards are as they were written" in done.out

@@ -438,22 +438,21 @@ def test_what_is_no_good_is_refused(refusal, pretend, tmp_path, flags, part):
 
 
 @pytest.mark.slow
-def test_everything_is_made_on_digits_and_stays(run_program, tmp_path):
-    output = f"--output={tmp_path}/runs"
-    done = run_program("compare", output, "--smoke")
+def test_what_is_asked_for_is_made_on_digits_and_stays(run_program, tmp_path):
+    asked = ("deit_token_hard", "deit_token_hard_live", "t2t_evit_token_hard")
+    arguments = (f"--output={tmp_path}/runs", "--smoke", f"--only={','.join(asked)}")
+    done = run_program("compare", *arguments)
     assert done.code == 0, done.err
     text = (tmp_path / "runs" / "COMPARISONS.md").read_text()
     assert "- digits: 1,438 training and 359 validation images\n" in text
     assert "all logits of 1 epochs of views, 0.1 MB" in text
     rows = rows_of(text, "All runs")
-    assert [row[0] for row in rows] == [f"`{run.name}`" for run in RUNS]
-    for run, row in zip(RUNS, rows, strict=True):
+    made = [run for run in RUNS if run.name in ("cnn", *asked)]
+    assert [row[0] for row in rows] == [f"`{run.name}`" for run in made]
+    for run, row in zip(made, rows, strict=True):
         heads = row[7:10]
         assert all(heads) if run.has_token else heads[0] and not any(heads[1:])
         assert bool(row[10]) is (run.name != "cnn")
-    macs = {row[0].strip("`"): float(row[6]) for row in rows}
-    assert macs["evit"] < macs["deit"]
-    assert macs["t2t_evit_token_hard"] < macs["t2t_token_hard"]
     live, cached = (
         next(row for row in rows if row[0] == f"`{name}`")
         for name in ("deit_token_hard_live", "deit_token_hard")
@@ -462,6 +461,6 @@ def test_everything_is_made_on_digits_and_stays(run_program, tmp_path):
     for one, other in zip(live[7:10], cached[7:10], strict=True):
         assert abs(float(one) - float(other)) < 0.6
     files = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/last.keras")}
-    done = run_program("compare", output, "--smoke")
+    done = run_program("compare", *arguments)
     assert (done.code, "---" in done.out) == (0, False)
     assert files == {p: p.stat().st_mtime_ns for p in files}

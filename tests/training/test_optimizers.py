@@ -284,10 +284,10 @@ def test_gradients_are_clipped_by_the_norm_of_all_of_them(clip_norm, steps):
     assert numbers(weights) == pytest.approx([-steps[0], -0.1 * steps[1]])
 
 
-def test_gradients_of_two_devices_are_clipped_by_the_norm_of_their_sum():
+def test_gradients_of_two_devices_are_clipped_by_the_norm_of_their_sum(two_replicas):
     # One device says (3, 0), the other (0, 4): together norm 5. Keras' clipping of each
     # by itself would leave (1, 0) and (0, 1).
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas
     with strategy.scope():
         weights = weights_of([0, 0])
         optimizer = LayerwiseOptimizer("sgd", 1.0, clip_norm=1.0)
@@ -306,8 +306,8 @@ def test_gradients_of_two_devices_are_clipped_by_the_norm_of_their_sum():
     assert numbers(weights) == pytest.approx([-0.6, -0.8])
 
 
-def test_adamw_on_two_devices_is_adamw_on_one():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_adamw_on_two_devices_is_adamw_on_one(two_replicas):
+    strategy = two_replicas
     with strategy.scope():
         weights = weights_of([1, 1])
         optimizer = LayerwiseOptimizer(
@@ -344,8 +344,8 @@ def test_a_scaled_loss_is_clipped_by_the_norm_without_the_scale():
     assert int(optimizer.iterations) == 1
 
 
-def test_a_scaled_loss_is_clipped_over_two_devices_too():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_a_scaled_loss_is_clipped_over_two_devices_too(two_replicas):
+    strategy = two_replicas
     with strategy.scope():
         weights = weights_of([0, 0])
         inner = LayerwiseOptimizer("sgd", 1.0, clip_norm=1.0)

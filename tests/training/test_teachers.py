@@ -81,7 +81,9 @@ def test_nothing_else_is_in_their_record():
         "reduction": "numel",
         "teacher": "a.keras",
         "teacher_weights": None,
-        "teacher_image_size": None,
+        "teacher_image_size": 48,
+        "teacher_from_logits": False,
+        "teacher_signature": "serve",
         "teacher_shares": None,
         "teacher_mean": "logits",
         "teacher_classes": (1, 2),
@@ -152,8 +154,11 @@ def test_a_variant_is_a_teacher_with_its_weights_or_learns_the_classes(tmp_path)
     table = tuple(range(990, 1000))
     teacher = load_teacher(replace(recipe, teacher_classes=table), TEN)
     assert teacher.classes == list(table)
-    with pytest.raises(ValueError, match="teacher_classes"):
-        load_teacher(recipe, TEN)
+    with pytest.raises(ValueError, match="needs all of its weights"):
+        load_teacher(recipe, TEN)  # which has a thousand classes
+    ours = tmp_path / "ours.keras"
+    create_model("regnety_micro_32", num_classes=10).save(ours)
+    assert load_teacher(replace(recipe, teacher_weights=str(ours)), TEN).classes is None
     learns = replace(recipe, train_teacher="head")
     assert load_teacher(learns, TEN).num_classes == 10
     fresh = replace(recipe, train_teacher=True, teacher_weights="random")

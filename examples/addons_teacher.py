@@ -34,7 +34,7 @@ def main() -> None:
     pixels = images["validation_pixels"].astype("float32")
     logits = teacher.predict(pixels, BATCH_SIZE, verbose=0)
     # The names of the first and of the last layer become those of the signature.
-    teacher.save(folder, include_optimizer=False)
+    teacher.save(folder)
     np.savez(folder.with_suffix(".npz"), logits=logits)
     accuracy = np.mean(logits.argmax(axis=-1) == images["validation_labels"])
     print(f"validation accuracy: {accuracy:.4f}")

@@ -162,6 +162,14 @@ def test_a_wrong_from_logits_of_a_keras_model_is_noticed():
         Teacher(nested)
 
 
+def test_probabilities_of_half_precision_are_noticed():
+    model = classifier()
+    softmax = keras.layers.Softmax(dtype="bfloat16")(model.outputs[0])
+    nested = keras.Model(model.inputs[0], keras.layers.Identity()(softmax))
+    with pytest.raises(ValueError, match="ends in a softmax: pass `from_logits=False`"):
+        Teacher(nested)
+
+
 def test_a_model_of_two_inputs_is_refused():
     images = [keras.Input((SIZE, SIZE, 3)) for _ in range(2)]
     x = keras.layers.Flatten()(images[0] + images[1])

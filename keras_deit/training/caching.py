@@ -289,7 +289,7 @@ class _Progress:
 def _print_end(job: _Job, writer: CacheWriter, left_out: int) -> None:
     """Says what the cache has now, and how to train with it."""
     if left_out:
-        print(f"{left_out} shards are being made by other processes.")
+        print(f"{left_out} shards were left to other processes.")
     missing = writer.missing(job.epochs)
     epochs = min((shard.epoch for shard in missing), default=job.epochs)
     size = sum(file.stat().st_size for file in writer.path.glob("*.tfrecord"))

@@ -116,7 +116,7 @@ def test_the_teacher_is_reported_and_learns():
     teacher = head("teacher")
     distiller = co_trained(two_heads(), teacher, rate=0.5)
     history = distiller.fit(
-        x, y, epochs=30, batch_size=16, verbose=0, validation_data=(x, y)
+        x, y, epochs=10, batch_size=16, verbose=0, validation_data=(x, y)
     ).history
     assert history["teacher_loss"][-1] < history["teacher_loss"][0]
     assert history["val_teacher_accuracy"][-1] == pytest.approx(

@@ -81,6 +81,7 @@ def test_what_keras_exports_teaches(tmp_path):
     np.testing.assert_allclose(teacher(pixels()), model(pixels()), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_our_own_artifact_teaches(tmp_path):
     model = create_model("deit_micro_distilled_patch4_32", num_classes=5)
     folder = keras_deit.export.saved_model(model, tmp_path / "model")

@@ -196,6 +196,7 @@ def fit(data):
     ).history["loss"][0]
 
 
+@pytest.mark.slow
 def test_fit_reads_it_on_two_replicas(cache, two_replicas):
     one = fit(cache.join(batches(2)))
     with two_replicas.scope():

@@ -271,6 +271,7 @@ def pretend(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_a_selection_is_made_then_the_rest_and_nothing_twice(
     run_program, pretend, tmp_path
 ):

@@ -208,7 +208,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path, output):
         (
             {"kind": "hard"},
             ValueError,
-            r"`teacher` must be the path of a \.keras file unless `kind` is 'none' .* "
+            r"`teacher` or `teacher_cache` must be there unless `kind` is 'none' .* "
             r"Received: teacher=None, kind='hard'\.",
         ),
         (

@@ -3,7 +3,6 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit.data.image_folder import naming_unreadable_images
-from keras_deit.data.pipeline import evaluation_batches, training_batches
+from keras_deit.data.pipeline import evaluation_batches
 from keras_deit.data.source import Source
 from keras_deit.data.sources import load_source
 from keras_deit.distillation.cache_index import Shard
@@ -24,6 +23,7 @@ from keras_deit.models.preprocessing import preprocessing_of
 from keras_deit.training.announcement import TEACHER_IMAGES
 from keras_deit.training.callbacks import duration
 from keras_deit.training.evaluation import compare
+from keras_deit.training.parts import batches_of
 from keras_deit.training.recipe import Recipe
 from keras_deit.training.report import print_table
 from keras_deit.training.teachers import load_teacher, view_size, views_of
@@ -79,24 +79,6 @@ class _Job:
                 self.steps_per_epoch, -(-SHARD_VIEWS // recipe.batch_size)
             ),
         }
-
-    def batches(self, shard: Shard) -> Iterator:
-        """The batches from the first of a shard on."""
-        recipe = self.recipe
-        batches = training_batches(
-            self.source,
-            view_size(recipe),
-            recipe.batch_size,
-            recipe.seed,
-            recipe.augmentation,
-            recipe.mixing,
-            recipe.label_smoothing,
-            recipe.repeats,
-            first_epoch=shard.epoch,
-            first_step=shard.first_step,
-            ids=True,
-        )
-        return iter(batches)
 
 
 def cache_teacher(
@@ -245,7 +227,10 @@ def _ask(job: _Job, writer: CacheWriter) -> None:
                 progress.leave(shard)
                 continue
             if position != (shard.epoch, shard.first_step):  # else they go on
-                batches = job.batches(shard)
+                batches = batches_of(
+                    job.recipe, job.source, shard.epoch, shard.first_step, ids=True
+                )
+                batches = iter(batches)
             for pixels, y, _ in itertools.islice(batches, shard.steps):
                 file.write(y["id"].numpy(), ask(pixels).numpy())
                 progress.step(shard)

@@ -153,23 +153,40 @@ def _training(recipe: Recipe, source: Source, teacher: Teacher | None) -> Callab
 
     @functools.cache  # to trace the graph of a view takes seconds
     def training(epoch, step):
-        batches = training_batches(
-            source,
-            view_size(recipe),
-            recipe.batch_size,
-            recipe.seed,
-            recipe.augmentation,
-            recipe.mixing,
-            recipe.label_smoothing,
-            recipe.repeats,
-            first_epoch=epoch,
-            first_step=step,
-            ids=cache is not None,
-            cycle=cache and cache.epochs,
-        )
-        return batches if cache is None else cache.join(batches, epoch, step)
+        if cache is None:
+            return batches_of(recipe, source, epoch, step)
+        cycle = {"ids": True, "cycle": cache.epochs}
+        batches = batches_of(recipe, source, epoch, step, **cycle)
+        return cache.join(batches, epoch, step)
 
     return training
+
+
+def batches_of(
+    recipe: Recipe, source: Source, epoch: int, step: int, **options
+) -> tf.data.Dataset:
+    """Makes the training batches of a recipe; see `training_batches`.
+
+    Args:
+        recipe: Says what the views are.
+        source: The images.
+        epoch: Number of the epoch to begin with.
+        step: Number of the step of that epoch to begin with.
+        **options: `ids` and `cycle`.
+    """
+    return training_batches(
+        source,
+        view_size(recipe),
+        recipe.batch_size,
+        recipe.seed,
+        recipe.augmentation,
+        recipe.mixing,
+        recipe.label_smoothing,
+        recipe.repeats,
+        first_epoch=epoch,
+        first_step=step,
+        **options,
+    )
 
 
 def _compile(distiller: Distiller, recipe: Recipe, steps_per_epoch: int) -> Callable:

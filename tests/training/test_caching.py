@@ -12,14 +12,13 @@ import pytest
 import tensorflow as tf
 
 from keras_deit import Distiller, Teacher, create_model
-from keras_deit.data.pipeline import training_batches
 from keras_deit.data.sources import load_source
 from keras_deit.distillation.teacher_cache import TeacherCache
 from keras_deit.training.caching import cache_teacher
 from keras_deit.training.history import CSV
+from keras_deit.training.parts import batches_of
 from keras_deit.training.report import read_history
 from keras_deit.training.run import train
-from keras_deit.training.teachers import view_size
 from tests.training.small_recipes import RECIPE
 from tests.training.test_resume import KilledError, killed_after
 
@@ -87,20 +86,8 @@ def test_what_was_cached_is_what_the_teacher_says_of_the_views(teacher, cache):
 
 
 def batches(recipe, first_epoch=0, first_step=0, cycle=None):
-    return training_batches(
-        load_source(recipe.dataset, "train"),
-        view_size(recipe),
-        recipe.batch_size,
-        recipe.seed,
-        recipe.augmentation,
-        recipe.mixing,
-        recipe.label_smoothing,
-        recipe.repeats,
-        first_epoch,
-        first_step,
-        ids=True,
-        cycle=cycle,
-    )
+    source = load_source(recipe.dataset, "train")
+    return batches_of(recipe, source, first_epoch, first_step, ids=True, cycle=cycle)
 
 
 @pytest.mark.parametrize(

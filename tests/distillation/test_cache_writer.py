@@ -175,13 +175,17 @@ def test_after_an_exception_nothing_is_left(tmp_path, error):
 
 def test_a_shard_must_have_its_steps(tmp_path):
     writer = CacheWriter(tmp_path, HEADER)
-    with pytest.raises(ValueError, match=f"'{FIRST}' must have 2 steps.*written=1"):  # noqa: SIM117
-        with writer.claim(Shard(0, 0, 2)) as file:
-            file.write(IDS, LOGITS)
-    with pytest.raises(ValueError, match=f"'{SECOND}' has no more than 1 steps"):  # noqa: SIM117
-        with writer.claim(Shard(0, 2, 1)) as file:
-            file.write(IDS, LOGITS)
-            file.write(IDS, LOGITS)
+    with (
+        pytest.raises(ValueError, match=f"'{FIRST}' must have 2 steps.*written=1"),
+        writer.claim(Shard(0, 0, 2)) as file,
+    ):
+        file.write(IDS, LOGITS)
+    with (
+        pytest.raises(ValueError, match=f"'{SECOND}' has no more than 1 steps"),
+        writer.claim(Shard(0, 2, 1)) as file,
+    ):
+        file.write(IDS, LOGITS)
+        file.write(IDS, LOGITS)
     assert files(tmp_path) == ["index.json"]
 
 
@@ -198,9 +202,11 @@ def test_a_shard_must_have_its_steps(tmp_path):
 )
 def test_a_step_that_is_wrong_is_refused(tmp_path, ids, logits, message):
     writer = CacheWriter(tmp_path, HEADER)
-    with pytest.raises(ValueError, match=message):  # noqa: SIM117
-        with writer.claim(Shard(0, 2, 1)) as file:
-            file.write(ids, logits)
+    with (
+        pytest.raises(ValueError, match=message),
+        writer.claim(Shard(0, 2, 1)) as file,
+    ):
+        file.write(ids, logits)
     assert files(tmp_path) == ["index.json"]
 
 
@@ -308,9 +314,11 @@ def test_a_full_disk_is_told_and_leaves_a_shorter_cache(
 
 def test_an_error_of_the_teacher_is_not_taken_for_a_full_disk(tmp_path):
     writer = CacheWriter(tmp_path, HEADER)
-    with pytest.raises(tf.errors.ResourceExhaustedError, match="the accelerator"):  # noqa: SIM117
-        with writer.claim(Shard(0, 0, 2)):
-            raise tf.errors.ResourceExhaustedError(None, None, "of the accelerator")
+    with (
+        pytest.raises(tf.errors.ResourceExhaustedError, match="the accelerator"),
+        writer.claim(Shard(0, 0, 2)),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, "of the accelerator")
     assert files(tmp_path) == ["index.json"]
 
 

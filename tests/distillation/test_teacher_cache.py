@@ -340,6 +340,8 @@ def test_other_errors_go_through(cache):
             KeyError("no"),
         ),
     ):
-        with pytest.raises(type(error), match="no|of another"):  # noqa: SIM117
-            with naming_damaged_shards(read):
-                raise error
+        with (
+            pytest.raises(type(error), match="no|of another"),
+            naming_damaged_shards(read),
+        ):
+            raise error

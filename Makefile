@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: setup demo test test-slow test-addons check fix clean
+.PHONY: setup demo test test-slow test-addons test-engines test-web check fix clean
 
 setup: $(VENV)/.ready
 
@@ -13,13 +13,21 @@ demo: setup
 	$(PY) -m trainers demo
 
 test: setup
-	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m "not slow and not addons"
+	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m "not slow and not addons and not engines and not web"
 
 test-slow: setup
-	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m slow
+	$(PY) -m pytest -q -rs -n 2 --dist loadfile -m "slow and not engines and not web"
 
 test-addons: setup
 	$(PY) -m pytest -q -rs -s -m addons
+
+test-engines: setup
+	$(PY) -m pip install --disable-pip-version-check -e ".[dev,engines]"
+	$(PY) -m pytest -q -rs -m engines
+
+test-web: setup
+	cd examples/web && npm install
+	$(PY) -m pytest -q -rs -m web
 
 check: setup
 	$(PY) -m ruff check .

@@ -23,6 +23,7 @@ setup(
     install_requires=[
         "absl-py>=2.1,<3",
         "ai-edge-litert>=2.1,<3",
+        "flatbuffers>=24.3,<26",
         "h5py>=3.12,<4",
         "importlib_resources>=6",  # tensorflow-datasets imports it without saying so
         "keras>=3.15,<3.16",
@@ -36,6 +37,7 @@ setup(
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.10,<5",
+        "tensorflow-serving-api>=2.21,<2.22",  # protocol buffers, for warm-up requests
     ],
     extras_require={
         # What `python -m trainers benchmark` compares with; better in an environment of

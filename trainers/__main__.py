@@ -14,6 +14,7 @@ PROGRAMS = (
     "train",
     "evaluate",
     "classify",
+    "visualize",
     "export",
     "report",
     "compare",

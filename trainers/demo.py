@@ -107,14 +107,14 @@ def _export(result, folder: Path) -> tuple[Path, Path]:
         flush=True,
     )
     source = load_source("digits", "validation")
-    images = [example["image"].numpy() for example in source.in_order()]
-    version = saved_model(result.model, folder, source.class_names, images)
-    tflite_file = tflite(
-        result.model,
-        folder / f"{folder.name}.tflite",
-        labels=source.class_names,
-        images=images,
-    )
+    examples = list(source.in_order())
+    checked = {
+        "labels": source.class_names,
+        "images": [example["image"].numpy() for example in examples],
+        "image_labels": [int(example["label"]) for example in examples],
+    }
+    version = saved_model(result.model, folder, **checked)
+    tflite_file = tflite(result.model, folder / f"{folder.name}.tflite", **checked)
     return version, tflite_file
 
 

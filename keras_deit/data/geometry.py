@@ -216,13 +216,29 @@ def evaluation_view(image, image_size: tuple[int, int], crop_ratio: float):
         and `CenterCrop(size)`. A size that is not square is covered the same way.
     """
     rows, columns = tf.shape(image)[0], tf.shape(image)[1]
-    height, width = (int(side / crop_ratio) for side in image_size)
-    width_binds = rows * width >= columns * height
-    new_rows = tf.where(width_binds, width * rows // columns, height)
-    new_columns = tf.where(width_binds, width, height * columns // rows)
+    new_rows, new_columns = resized_shape(rows, columns, image_size, crop_ratio)
     image = resize(image, new_rows, new_columns)
     top, left = (
         tf.cast(tf.round((new - side) / 2), tf.int32)
         for new, side in zip((new_rows, new_columns), image_size, strict=True)
     )
     return image[top : top + image_size[0], left : left + image_size[1]]
+
+
+def resized_shape(rows, columns, image_size: tuple[int, int], crop_ratio: float):
+    """Tells what `evaluation_view` resizes an image to before it crops.
+
+    Args:
+        rows: Of the image, a scalar tensor of whole numbers.
+        columns: Of the image, of the same type.
+        image_size: Height and width of the crop, in pixels.
+        crop_ratio: As in `evaluation_view`.
+
+    Returns:
+        (rows, columns), scalars of that type.
+    """
+    height, width = (tf.cast(int(side / crop_ratio), rows.dtype) for side in image_size)
+    width_binds = rows * width >= columns * height
+    new_rows = tf.where(width_binds, width * rows // columns, height)
+    new_columns = tf.where(width_binds, width, height * columns // rows)
+    return new_rows, new_columns

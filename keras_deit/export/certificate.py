@@ -2,101 +2,60 @@
 
 import hashlib
 import json
+import math
+import os
 import platform
+import textwrap
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_deit._checks import check
-from keras_deit.data.sources import load_source
+from keras_deit._checks import check, check_share
+from keras_deit.export.trials import Trial
+from keras_deit.models.inference import input_size
+from keras_deit.models.preprocessing import preprocessing_of
+from keras_deit.training.report import percent, print_table
 from keras_deit.version import __version__
 
-TOLERANCE = 1e-4  # of a logit, float32
-NUM_CHECK_IMAGES = 32
-PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
+FORMAT = 2  # of the JSON file
+PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "openvino", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How far an artifact is from its model on some images.
+class Limits:
+    """How far an artifact may be from its model.
 
     Attributes:
-        num_images: How many images were compared.
-        max_difference: Largest absolute difference of a logit.
-        top1_agreement: Share of the images with the same best class, in [0, 1].
-        decided_agreement: The same share among the images whose two best logits lie
-            further apart than twice the tolerance, so that rounding cannot swap them.
+        max_difference: Largest absolute difference of a logit, if it is limited.
+        relative_difference: Largest relative difference, if it is limited.
+        top1_agreement: Smallest share of the images with the same best class. Images
+            whose two best logits are closer than twice `max_difference` do not count
+            as others: rounding may swap them.
     """
 
-    num_images: int
-    max_difference: float
+    max_difference: float | None
+    relative_difference: float | None
     top1_agreement: float
-    decided_agreement: float
-
-    @property
-    def passes(self) -> bool:
-        """Whether the artifact equals the model; a NaN does not."""
-        return self.max_difference <= TOLERANCE and self.decided_agreement == 1
 
 
-def compare(expected, received) -> Comparison:
-    """Compares the logits of a model with those of its artifact.
-
-    Args:
-        expected: Logits of the model, shape (n, Y).
-        received: Logits of the artifact for the same images, shape (n, Y).
-
-    Returns:
-        The comparison.
-    """
-    expected, received = np.asarray(expected), np.asarray(received)
-    same = expected.argmax(-1) == received.argmax(-1)
-    second, best = np.sort(expected, axis=-1)[:, -2:].T
-    decided = best - second > 2 * TOLERANCE
-    return Comparison(
-        num_images=len(expected),
-        max_difference=float(np.abs(expected - received).max()),
-        top1_agreement=float(same.mean()),
-        decided_agreement=float(same[decided].mean()) if decided.any() else 1.0,
-    )
-
-
-def check_images(images=None) -> list[np.ndarray]:
-    """Gathers the real images that an artifact is checked on.
-
-    Args:
-        images: RGB images, uint8, each of any size; None takes handwritten digits.
-
-    Returns:
-        The images, uint8, each (rows, columns, 3).
-
-    Raises:
-        ValueError: If there is no image, or one is no uint8 RGB image.
-    """
-    if images is None:
-        digits = load_source("digits", "validation").in_order()
-        images = [e["image"].numpy() for e in digits.take(NUM_CHECK_IMAGES)]
-    images = [np.asarray(image) for image in images]
-    check(len(images) > 0, "`images` must hold at least one image.", images=images)
-    for image in images:
-        check(
-            image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3,
-            "`images` must be uint8 RGB images, (rows, columns, 3).",
-            dtype=str(image.dtype),
-            shape=image.shape,
-        )
-    return images
+LIMITS = {
+    "float32": Limits(1e-4, None, 1.0),
+    "float16": Limits(None, 0.01, 0.99),
+    "bfloat16": Limits(None, 0.05, 0.98),
+    "dynamic_int8": Limits(None, 0.2, 0.97),
+    "int8": Limits(None, None, 0.0),  # reported as it is; it must be numbers
+}
 
 
 def check_labels(labels, num_classes: int) -> list[str]:
     """Reads the class names, or numbers the classes if there are none.
 
     Raises:
-        ValueError: If there is not one name for each class.
+        ValueError: If there is not one name for each class, or one has two lines.
     """
     names = [str(n) for n in (range(num_classes) if labels is None else labels)]
     check(
@@ -105,43 +64,152 @@ def check_labels(labels, num_classes: int) -> list[str]:
         labels=len(names),
         classes=num_classes,
     )
+    for name in names:
+        one_line = len(name.splitlines()) <= 1 and name == name.rstrip("\r\n")
+        check(one_line, "A name in `labels` must be one line.", name=name)
     return names
 
 
 def certify(
-    path: Path, model: keras.Model, comparisons: dict[str, Comparison], **facts
-) -> None:
+    path: Path,
+    model: keras.Model,
+    kind: str,
+    precision: str,
+    trials: dict[str, Trial],
+    min_agreement: float | None = None,
+    verbose: bool = True,
+    **facts,
+) -> dict:
     """Writes the certificate, or fails if an artifact is not equal to its model.
 
     Args:
         path: The JSON file to write.
-        model: The model that was exported.
-        comparisons: How far the artifact is from it, for each of its signatures.
+        model: The one-head model that was exported.
+        kind: What the artifact is, for people.
+        precision: One of `LIMITS`, whose limits hold.
+        trials: What came out when each signature was tried.
+        min_agreement: Smallest share of the images with the same best class, in [0, 1];
+            None takes the precision's.
+        verbose: Whether to print the table as well.
         **facts: What else to record of the artifact.
 
+    Returns:
+        What was written.
+
     Raises:
-        RuntimeError: If a comparison does not pass.
+        ValueError: If `min_agreement` is refused.
+        RuntimeError: If a trial breaks a limit.
     """
-    for signature, comparison in comparisons.items():
-        if not comparison.passes:
+    limits = LIMITS[precision]
+    if min_agreement is not None:
+        check_share("min_agreement", min_agreement)
+        limits = Limits(
+            limits.max_difference, limits.relative_difference, min_agreement
+        )
+    for signature, trial in trials.items():
+        fault = _fault(trial, limits)
+        if fault:
             raise RuntimeError(
                 f"The exported artifact differs from the model in {signature!r}: "
-                f"{asdict(comparison)}; at most {TOLERANCE} is allowed; it is not kept."
+                f"{fault}; it is not kept. Images of the model's own task tell most; "
+                "`min_agreement` lowers the limit. "
+                f"Received: {asdict(trial.comparison)}."
             )
+    preprocessing = {
+        "image_size": list(input_size(model)),
+        **asdict(preprocessing_of(model)),
+    }
     certificate = {
+        "format": FORMAT,
+        "kind": kind,
         "model": model.name,
+        "precision": precision,
         "weights_sha256": _digest(model),
-        "tolerance": TOLERANCE,
-        "comparisons": {name: asdict(c) for name, c in comparisons.items()},
+        "preprocessing": preprocessing,
+        "preprocessing_sha256": hashlib.sha256(
+            json.dumps(preprocessing, sort_keys=True).encode()
+        ).hexdigest(),
+        "limits": asdict(limits),
+        "signatures": {name: asdict(trial) for name, trial in trials.items()},
         **facts,
         "versions": {
             "keras_deit": __version__,
             "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
+            **{package: _version(package) for package in PACKAGES},
         },
-        "machine": platform.machine(),
+        "machine": {"architecture": platform.machine(), "cores": os.cpu_count()},
     }
     path.write_text(json.dumps(certificate, indent=2) + "\n")
+    if verbose:
+        print_certificate(certificate)
+    return certificate
+
+
+def _fault(trial: Trial, limits: Limits) -> str | None:
+    """Says which limit a trial breaks, if any; what is no number breaks one."""
+    found = trial.comparison
+    if not math.isfinite(found.max_difference):
+        return "its logits are not all numbers"
+    for name in ("max_difference", "relative_difference"):
+        limit, value = getattr(limits, name), getattr(found, name)
+        if limit is not None and not value <= limit:
+            return f"{name} is {value:.3g}, at most {limit:g} is allowed"
+    near = 2 * (limits.max_difference or 0)
+    if found.top1_agreement < limits.top1_agreement and found.flip_margin > near:
+        return (
+            f"top1_agreement is {found.top1_agreement:.4f}, at least "
+            f"{limits.top1_agreement:g} is asked"
+        )
+    return None
+
+
+def print_certificate(certificate: dict) -> None:
+    """Prints what a certificate says: a row for each signature, then the rest."""
+    rows = []
+    for name, trial in certificate["signatures"].items():
+        found, speed = trial["comparison"], trial["speed"]
+        rows.append(
+            (
+                name,
+                f"{found['max_difference']:.1e}",
+                f"{found['relative_difference']:.1e}",
+                percent(found["top1_agreement"]),
+                *(
+                    "" if trial[key] is None else percent(trial[key])
+                    for key in ("model_accuracy", "accuracy")
+                ),
+                f"{speed['latency_p50']:.1f} / {speed['latency_p95']:.1f}",
+                f"{speed['throughput']:.1f} ({speed['throughput_batch']})",
+            )
+        )
+    columns = (
+        "signature",
+        "max diff",
+        "relative",
+        "agreement",
+        "model top-1",
+        "top-1",
+        "p50 / p95 ms",
+        "images/s (batch)",
+    )
+    num_images = next(iter(certificate["signatures"].values()))["comparison"][
+        "num_images"
+    ]
+    title = (
+        f"{certificate['kind']} {certificate['precision']} of {certificate['model']}, "
+        f"compared with the model on {num_images} images"
+    )
+    print_table(title, columns, rows)
+    size, operators = certificate["bytes"] / 2**20, certificate["operators"]
+    text = f"{size:.1f} MiB, {len(operators)} operators: {', '.join(operators)}"
+    print(textwrap.fill(text, 100))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _digest(model: keras.Model) -> str:

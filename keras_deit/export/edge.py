@@ -1,52 +1,85 @@
 """A TFLite file with built-in operators only, for the edge."""
 
 import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from keras_deit._checks import check, check_choice
 from keras_deit._files import unfinished
-from keras_deit.data.geometry import evaluation_view
-from keras_deit.export.certificate import certify, check_images, check_labels, compare
-from keras_deit.models.inference import (
-    float32_model,
-    inference_model,
-    input_size,
-)
-from keras_deit.models.preprocessing import preprocessing_of
+from keras_deit.export.certificate import certify, check_labels
+from keras_deit.export.dial import DEFAULT, dial, keep_rate_of
+from keras_deit.export.quantization import calibrate, calibration_views, quantize
+from keras_deit.export.sensitivity import LayerError, csv_of, layer_errors
+from keras_deit.export.tflite_file import builtin_operators, compact
+from keras_deit.export.token_selection import selection_agreement
+from keras_deit.export.trials import CheckSet, Trial, check_set, try_signature
+from keras_deit.models.inference import float32_model, inference_model, input_size
 
-PRECISIONS = ("float32",)
+BYTES_OF_A_WEIGHT = {"float32": 4, "float16": 2, "dynamic_int8": 1, "int8": 1}
+PRECISIONS = tuple(BYTES_OF_A_WEIGHT)
+SENSITIVITY = ".sensitivity.csv"
+SENSITIVITY_IMAGES = 16
 
 
 def tflite(
     model: keras.Model,
     path: str | Path,
-    precision: str = "float32",
+    precision: str = "dynamic_int8",
     labels=None,
     images=None,
+    image_labels=None,
     head: str = "fused",
+    keep_rates: Sequence[float] = (),
+    calibration_images=None,
+    sensitivity: bool = False,
+    min_agreement: float | None = None,
+    verbose: bool = True,
 ) -> Path:
     """Exports a model as a TFLite file for one image at a time.
 
-    Its signature `serving_default` takes `pixels`, float32 (1, H, W, 3) in [0, 255],
-    and returns `logits` and `probabilities`, each (1, Y). All operators are built in.
+    Its signature `serving_default` takes `pixels`, (1, H, W, 3) in [0, 255], and
+    returns `logits` and `probabilities`, float32 (1, Y). All operators are built in.
+    With `keep_rates` there are more signatures of the same kind, `keep_70` for 0.7; all
+    share the weights.
 
-    Beside the file lie `<name>.labels.txt` and `<name>.certificate.json`, the proof
-    that it equals the model on real images. If it does not, nothing is left behind, and
-    what was there stays.
+    Beside the file lie `<name>.labels.txt` and `<name>.certificate.json`, the proof of
+    how near it is to the model on real images. If that is not near enough, nothing is
+    left behind, and what was there stays.
 
     Args:
-        model: A one-head or a distilled model of known input size. The artifact
-            computes in float32, whatever the model's dtype policy.
+        model: A one-head or a distilled model of known input size, whatever its dtype
+            policy.
         path: The file to write, ending in `.tflite`.
-        precision: "float32".
+        precision: How it computes.
+
+            - "float32": as the model does.
+            - "float16": half the size, computes in float32; for GPUs.
+            - "dynamic_int8": a quarter of the size: 8-bit weights, activations that
+              are rounded to 8 bits by their own range at run time. On CPUs the best:
+              as fast as any, and near to the model.
+            - "int8": layers with weights compute with integers of ranges that were
+              measured before, and `pixels` are uint8; for accelerators. Farthest from
+              the model: what comes out is reported and not limited.
         labels: Name of each class, in the order of the logits; None numbers them.
         images: Real images to check on, uint8 RGB, each of any size; None takes
             embedded handwritten digits.
+        image_labels: The class of each image; None if it is not known.
         head: Which head answers, as in `inference_model`.
+        keep_rates: Shares of the patch tokens that stay at each reorganization, each a
+            whole percent in (0, 1].
+        calibration_images: Real images that int8 measures its ranges on, as `images`; a
+            hundred is usual. They must be others than `images`, for an honest proof.
+        sensitivity: Whether to write `<name>.sensitivity.csv` as well: which layers
+            int8 hurts, see `export.sensitivity`.
+        min_agreement: Smallest share of the images with the same best class, in [0, 1];
+            None takes the precision's.
+        verbose: Whether to print the certificate's table.
 
     Returns:
         The file.
@@ -54,7 +87,7 @@ def tflite(
     Raises:
         ValueError: If an argument is refused.
         RuntimeError: If the file differs from the model, or needs an operator that is
-            not built in.
+            not built in, or lacks the weights.
         OSError: If `path` cannot be written.
     """
     path = Path(path)
@@ -62,90 +95,137 @@ def tflite(
     check_choice("precision", precision, PRECISIONS)
     one_head = float32_model(inference_model(model, head))
     names = check_labels(labels, one_head.output.shape[-1])
-    images = check_images(images)
+    checked = check_set(images, image_labels)
+    ranges = _calibration_views(one_head, precision, calibration_images, sensitivity)
+    models = dial(one_head, keep_rates)
     with unfinished(path.parent) as workshop:
-        content = _convert(one_head, workshop / "saved_model")
+        converter = _converter(models, workshop / "saved_model")
+        content, errors = _convert(converter, precision, ranges, models, sensitivity)
+        _check_weights(content, one_head, precision)
         files = {
             suffix: workshop / f"{path.stem}{suffix}"
-            for suffix in (".labels.txt", ".certificate.json", ".tflite")
+            for suffix in (".labels.txt", SENSITIVITY, ".certificate.json", ".tflite")
         }
         files[".tflite"].write_bytes(content)
         files[".labels.txt"].write_text("\n".join(names) + "\n")
+        if errors:
+            files[SENSITIVITY].write_text(csv_of(errors))
         certify(
             files[".certificate.json"],
             one_head,
-            {"serving_default": _comparison(content, one_head, images)},
             kind="TFLite",
-            crop_ratio=preprocessing_of(one_head).crop_ratio,
             precision=precision,
-            operators=builtin_operators(content),
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
+            trials=_trials(content, models, checked),
+            min_agreement=min_agreement,
+            verbose=verbose,
+            **_facts(content, models, checked, ranges),
         )
+        (path.parent / files[SENSITIVITY].name).unlink(missing_ok=True)  # of another
         for file in files.values():  # the model last; its proof holds its hash
-            file.rename(path.parent / file.name)
+            if file.exists():
+                file.rename(path.parent / file.name)
     return path
 
 
-def _convert(model: keras.Model, folder: Path) -> bytes:
-    """Converts by way of a SavedModel, which freezes the weights into the graph."""
-
-    def answer(pixels):
-        logits = model(pixels, training=False)
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
-
-    shape = (1, *input_size(model), 3)
-    archive = keras.export.ExportArchive()
-    archive.add_endpoint(
-        "serving_default",
-        answer,
-        input_signature=[tf.TensorSpec(shape, tf.float32, "pixels")],
+def _calibration_views(model, precision, images, sensitivity) -> np.ndarray | None:
+    """Reads the images that only int8 needs, and must have."""
+    if precision != "int8":
+        check(
+            images is None and not sensitivity,
+            "`calibration_images` and `sensitivity` are for int8.",
+            precision=precision,
+        )
+        return None
+    check(
+        images is not None,
+        "int8 needs `calibration_images`: a hundred real images are usual.",
+        calibration_images=images,
     )
+    return calibration_views(check_set(images).views(model))
+
+
+def _converter(
+    models: Mapping[str, keras.Model], folder: Path
+) -> tf.lite.TFLiteConverter:
+    """Goes by way of a SavedModel, which freezes the weights into the graph."""
+
+    def answers_of(model):
+        def answer(pixels):
+            logits = model(pixels, training=False)
+            return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+        return answer
+
+    archive = keras.export.ExportArchive()
+    for signature, model in models.items():
+        spec = tf.TensorSpec((1, *input_size(model), 3), tf.float32, "pixels")
+        archive.add_endpoint(signature, answers_of(model), input_signature=[spec])
     archive.write_out(folder, verbose=False)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    return converter.convert()
+    return converter
 
 
-def builtin_operators(content: bytes) -> list[str]:
-    """Lists the operators of a TFLite file.
+def _convert(
+    converter, precision, ranges, models, sensitivity
+) -> tuple[bytes, list[LayerError]]:
+    """Makes the file; with `sensitivity` also measures what int8 does to its layers."""
+    if precision == "int8":
+        calibrated = calibrate(converter, ranges, models)
+        errors = []
+        if sensitivity:
+            layers = {layer.name for layer in models[DEFAULT]._flatten_layers()}
+            errors = layer_errors(calibrated, ranges[:SENSITIVITY_IMAGES], layers)
+        return compact(quantize(calibrated)), errors
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    return compact(converter.convert()), []
 
-    Args:
-        content: The file.
 
-    Returns:
-        Their names, in alphabetical order.
+def _check_weights(content: bytes, model: keras.Model, precision: str) -> None:
+    """Refuses a file that cannot hold the weights: they were not frozen into it."""
+    least = model.count_params() * BYTES_OF_A_WEIGHT[precision] // 2
+    if len(content) < least:
+        raise RuntimeError(
+            "The file is too small to hold the weights of the model. Received: "
+            f"bytes={len(content)}, at least {least} are expected."
+        )
 
-    Raises:
-        RuntimeError: If one is not built in.
-    """
-    from ai_edge_litert import schema_py_generated as schema
 
-    names = {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if isinstance(code, int)
+def _trials(
+    content: bytes, models: Mapping[str, keras.Model], checked: CheckSet
+) -> dict[str, Trial]:
+    interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
+
+    def run_of(signature):
+        runner = interpreter.get_signature_runner(signature)
+        dtype = runner.get_input_details()["pixels"]["dtype"]
+        return lambda pixels: runner(pixels=pixels.astype(dtype))["logits"]
+
+    return {
+        signature: try_signature(
+            model,
+            run_of(signature),
+            checked,
+            batch_size=1,
+            keep_rate=keep_rate_of(signature),
+        )
+        for signature, model in models.items()
     }
-    model = schema.Model.GetRootAs(content)
-    codes = (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))
-    operators = []
-    for code in codes:
-        name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-        if name == "CUSTOM":
-            raise RuntimeError(
-                "A TFLite file must have built-in operators only. Received: "
-                f"{code.CustomCode().decode()}."
-            )
-        operators.append(name)
-    return sorted(set(operators))
 
 
-def _comparison(content: bytes, model: keras.Model, images: list[np.ndarray]):
-    from ai_edge_litert.interpreter import Interpreter
-
-    run = Interpreter(model_content=content).get_signature_runner("serving_default")
-    size, crop_ratio = input_size(model), preprocessing_of(model).crop_ratio
-    pixels = np.stack([evaluation_view(i, size, crop_ratio) for i in images])
-    pixels = pixels.astype(np.float32)
-    received = [run(pixels=image[None])["logits"][0] for image in pixels]
-    return compare(model(pixels, training=False), received)
+def _facts(content, models, checked: CheckSet, ranges: np.ndarray | None) -> dict:
+    """What the certificate records of a file beside its trials."""
+    views = checked.views(models[DEFAULT])
+    facts = {
+        "operators": builtin_operators(content),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "num_threads": os.cpu_count(),
+        "token_selection_agreement": selection_agreement(content, models, views),
+    }
+    if ranges is not None:
+        facts["calibration_images"] = len(ranges)
+    return facts

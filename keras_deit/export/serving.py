@@ -1,22 +1,39 @@
 """A SavedModel that TF Serving loads: image bytes in, labels out."""
 
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_deit._checks import check
+from keras_deit._checks import check, check_choice
 from keras_deit._files import unfinished
-from keras_deit.data.geometry import decode_image, evaluation_view
-from keras_deit.export.certificate import certify, check_images, check_labels, compare
+from keras_deit.data.bounded import MAX_BYTES, MAX_PIXELS
+from keras_deit.data.geometry import decode_image
+from keras_deit.export.certificate import certify, check_labels
+from keras_deit.export.dial import DEFAULT, dial, keep_rate_of
+from keras_deit.export.frozen import frozen
+from keras_deit.export.signatures import EXPLAIN, FLOAT, PIXELS, ServedModel
+from keras_deit.export.trials import (
+    CheckSet,
+    Trial,
+    check_set,
+    model_logits,
+    try_signature,
+)
+from keras_deit.export.warmup import write_warmup_requests
+from keras_deit.models.explanation import explanation_model
 from keras_deit.models.inference import (
+    bfloat16_model,
     float32_model,
     inference_model,
-    input_size,
 )
-from keras_deit.models.preprocessing import preprocessing_of
+
+PRECISIONS = ("float32", "bfloat16")
+LABELS = "labels.txt"
 
 
 def saved_model(
@@ -24,34 +41,64 @@ def saved_model(
     path: str | Path,
     labels=None,
     images=None,
+    image_labels=None,
     head: str = "fused",
     top_k: int = 5,
+    precision: str = "float32",
+    keep_rates: Sequence[float] = (),
+    explain: bool = False,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    min_agreement: float | None = None,
+    verbose: bool = True,
 ) -> Path:
     """Exports a model in the layout of TF Serving, `path/<version>/`.
 
-    There are two signatures, each for any batch size:
+    Its signatures, each for any batch size:
 
-    - `serving_default`: `image_bytes`, strings (B,), each a JPEG, PNG, BMP or GIF; it
-      is decoded, resized and cropped as in evaluation.
+    - `serving_default`: `image_bytes`, strings (B,), each a file: JPEG, PNG, BMP, WebP
+      that is not animated, or the first frame of a GIF; it is decoded, resized and
+      cropped as in evaluation.
+    - `keep_70` and the like, one for each of `keep_rates`: the same, with fewer tokens.
     - `pixels`: `pixels`, uint8 (B, H, W, 3), at the model's size.
+    - `float`: `pixels`, float32 (B, H, W, 3), in [0, 255].
+    - `explain`, if it is asked for: `image_bytes` in, and out what
+      `models.explanation.explanation_model` returns, and `status`.
 
-    Both return `logits` (B, Y), `probabilities` (B, Y), and the best classes, best
-    first: `top_k_classes` int32, `top_k_scores` float32 (probabilities) and
-    `top_k_labels` string, each (B, k).
+    All but the last return `logits` (B, Y), `probabilities` (B, Y), and the best
+    classes, best first: `top_k_classes` int32, `top_k_scores` float32 (probabilities)
+    and `top_k_labels` string, each (B, k). Those that take files also return `status`,
+    strings (B,): "ok", or why there is no answer: "too_many_bytes", "too_many_pixels"
+    or "not_decodable". Such an image fails no other: it gets zeros, the classes -1 and
+    no labels. Size and pixel count are checked before anything is decoded.
 
-    The artifact is loaded again and must equal the model on real images; the proof is
-    `certificate.json` in the version's folder. If it does not, nothing is left behind.
+    The labels are an asset, `assets/labels.txt`, and `assets.extra` holds warm-up
+    requests. The artifact is loaded again, and each signature must equal the model on
+    real images; the proof is `certificate.json` in the version's folder. If one does
+    not, nothing is left behind.
 
     Args:
-        model: A one-head or a distilled model of known input size. The artifact
-            computes in float32, whatever the model's dtype policy.
+        model: A one-head or a distilled model of known input size.
         path: The base folder; the next whole number becomes the version.
         labels: Name of each class, in the order of the logits; None numbers them.
         images: Real images to check on, uint8 RGB, each of any size; None takes
             embedded handwritten digits.
+        image_labels: The class of each image; None if it is not known.
         head: Which head answers, as in `inference_model`.
         top_k: How many of the best classes are named, at least 1; all if there are
             fewer.
+        precision: "float32", whatever the model's dtype policy, or "bfloat16": mixed,
+            with weights frozen into the graph, half the size, and faster where the
+            processor multiplies in bfloat16.
+        keep_rates: The dial: shares of the patch tokens that stay at each
+            reorganization, each a whole percent. All share one copy of the weights,
+            so there is no dial in bfloat16, where weights are part of the graph.
+        explain: Whether there is a signature `explain`; for transformers, in float32.
+        max_bytes: Most bytes of a file.
+        max_pixels: Most pixels of an image, as it is and as it is resized.
+        min_agreement: Smallest share of the images on which the best class must be the
+            model's, in [0, 1]; None takes that of the precision (`certificate.LIMITS`).
+        verbose: Whether to print the certificate.
 
     Returns:
         The folder of the new version.
@@ -61,90 +108,122 @@ def saved_model(
         RuntimeError: If the artifact differs from the model.
         OSError: If `path` cannot be written.
     """
-    one_head = float32_model(inference_model(model, head))
-    num_classes = one_head.output.shape[-1]
-    names = check_labels(labels, num_classes)
-    images = check_images(images)
-    check(top_k >= 1, "`top_k` must be at least 1.", top_k=top_k)
-    archive = _archive(one_head, names, min(top_k, num_classes))
+    check_choice("precision", precision, PRECISIONS)
+    check(
+        precision == "float32" or not (keep_rates or explain),
+        "`keep_rates` and `explain` need precision='float32': weights that are frozen "
+        "into a graph cannot be shared.",
+        precision=precision,
+        keep_rates=keep_rates,
+        explain=explain,
+    )
+    bounds = {"top_k": top_k, "max_bytes": max_bytes, "max_pixels": max_pixels}
+    for name, value in bounds.items():
+        check(value >= 1, f"`{name}` must be at least 1.", **{name: value})
+    exact = float32_model(model)
+    models = dial(inference_model(exact, head), keep_rates)
+    names = check_labels(labels, models[DEFAULT].output.shape[-1])
+    samples = _Samples(check_set(images, image_labels), models[DEFAULT])
+    functions = {id(one): _logits_of(one) for one in models.values()}
+    answers = {name: functions[id(one)] for name, one in models.items()}
+    if precision == "bfloat16":
+        answers = {DEFAULT: frozen(inference_model(bfloat16_model(exact), head))}
+    explanation = explanation_model(exact) if explain else None
+    if explain:
+        models[EXPLAIN] = inference_model(exact, "fused")
     base = Path(path)
     with unfinished(base) as workshop:
+        labels_file = workshop / LABELS
+        labels_file.write_text("".join(f"{name}\n" for name in names))
         artifact = workshop / "artifact"
-        archive.write_out(artifact, verbose=False)
-        comparisons = _comparisons(artifact, one_head, images)
-        files = sorted(path for path in artifact.rglob("*") if path.is_file())
+        served = ServedModel(models[DEFAULT], labels_file, **bounds)
+        signatures = served.write(artifact, answers, explanation)
+        requests = {name: samples.of(name, 1) for name in signatures}
+        write_warmup_requests(artifact, base.absolute().name, requests)
         certify(
             artifact / "certificate.json",
-            one_head,
-            comparisons,
-            kind="SavedModel",
-            crop_ratio=preprocessing_of(one_head).crop_ratio,
-            signatures=sorted(comparisons),
-            bytes=sum(path.stat().st_size for path in files),
-            sha256={
-                str(path.relative_to(artifact)): sha256(path.read_bytes()).hexdigest()
-                for path in files
-            },
+            models[DEFAULT],
+            "SavedModel",
+            precision,
+            _try_out(artifact, models, samples, signatures),
+            min_agreement,
+            verbose,
+            operators=_operators(artifact),
+            **_contents(artifact),
+            **bounds,
         )
-        target = base / str(_next_version(base))
-        return artifact.rename(target)
+        return artifact.rename(base / str(_next_version(base)))
 
 
-def _archive(model: keras.Model, labels: list[str], k: int):
-    height_width = input_size(model)
-    crop_ratio = preprocessing_of(model).crop_ratio
-
-    def answer(pixels):
-        logits = model(tf.cast(pixels, tf.float32), training=False)
-        probabilities = tf.nn.softmax(logits)
-        scores, classes = tf.math.top_k(probabilities, k)
-        return {
-            "logits": logits,
-            "probabilities": probabilities,
-            "top_k_classes": classes,
-            "top_k_scores": scores,
-            "top_k_labels": tf.gather(tf.constant(labels), classes),
-        }
-
-    def from_bytes(image_bytes):
-        def view(one):
-            return evaluation_view(decode_image(one), height_width, crop_ratio)
-
-        spec = tf.TensorSpec((*height_width, 3), tf.uint8)
-        return answer(tf.map_fn(view, image_bytes, fn_output_signature=spec))
-
-    # Without `track(model)`: the endpoints' weights are saved anyway, and it would save
-    # them a second time, as Keras' own variables.
-    archive = keras.export.ExportArchive()
-    archive.add_endpoint(
-        "serving_default",
-        from_bytes,
-        input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")],
-    )
-    archive.add_endpoint(
-        "pixels",
-        answer,
-        input_signature=[tf.TensorSpec((None, *height_width, 3), tf.uint8, "pixels")],
-    )
-    return archive
+def _logits_of(model: keras.Model) -> Callable:
+    return lambda pixels: model(pixels, training=False)
 
 
-def _comparisons(artifact: Path, model: keras.Model, images: list[np.ndarray]) -> dict:
-    """Runs every signature of the saved artifact on the images."""
+class _Samples:
+    """What the signatures are tried with: real images, as files and as pixels."""
+
+    def __init__(self, checked: CheckSet, model: keras.Model):
+        encoders = (tf.io.encode_jpeg, tf.io.encode_png)
+        files = [encoders[i % 2](x).numpy() for i, x in enumerate(checked.images)]
+        decoded = [decode_image(file).numpy() for file in files]
+        self.checked = CheckSet(decoded, checked.labels)
+        self._files = np.array(files, object)
+        self._views = self.checked.views(model)
+
+    def of(self, signature: str, count: int | None = None) -> dict[str, np.ndarray]:
+        """The arguments of a signature, of so many images or of all."""
+        if signature == PIXELS:
+            return {"pixels": self._views[:count]}
+        if signature == FLOAT:
+            return {"pixels": self._views[:count].astype(np.float32)}
+        return {"image_bytes": self._files[:count]}
+
+
+def _try_out(
+    artifact: Path, models: dict, samples: _Samples, names
+) -> dict[str, Trial]:
+    """Loads the artifact, and tries each of its signatures."""
     signatures = tf.saved_model.load(str(artifact)).signatures
-    height_width = input_size(model)
-    crop_ratio = preprocessing_of(model).crop_ratio
-    pairs = [(tf.io.encode_png(i), tf.io.encode_jpeg(i)) for i in images]
-    files = tf.stack([one for pair in pairs for one in pair])
-    pixels = tf.stack(
-        [evaluation_view(decode_image(one), height_width, crop_ratio) for one in files]
-    )
-    expected = model(tf.cast(pixels, tf.float32), training=False)
-    received = {
-        "serving_default": signatures["serving_default"](image_bytes=files),
-        "pixels": signatures["pixels"](pixels=pixels),
+    views = samples.of(PIXELS)["pixels"]
+    expected = {name: model_logits(model, views) for name, model in models.items()}
+
+    def tried(name):
+        ((argument, inputs),) = samples.of(name).items()
+
+        def run(batch):
+            return signatures[name](**{argument: tf.constant(batch)})["logits"].numpy()
+
+        return try_signature(
+            models.get(name, models[DEFAULT]),
+            run,
+            samples.checked,
+            keep_rate=keep_rate_of(name),
+            inputs=inputs,
+            expected=expected.get(name, expected[DEFAULT]),
+        )
+
+    return {name: tried(name) for name in names}
+
+
+def _operators(artifact: Path) -> list[str]:
+    """Lists the operators of a SavedModel, in alphabetical order."""
+    content = (artifact / "saved_model.pb").read_bytes()
+    graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    called = {function.signature.name for function in graph.library.function}
+    return sorted({node.op for node in nodes} - called)
+
+
+def _contents(artifact: Path) -> dict:
+    """The size of all files together, and the hash of each."""
+    files = sorted(path for path in artifact.rglob("*") if path.is_file())
+    return {
+        "bytes": sum(path.stat().st_size for path in files),
+        "sha256": {
+            str(path.relative_to(artifact)): sha256(path.read_bytes()).hexdigest()
+            for path in files
+        },
     }
-    return {name: compare(expected, r["logits"]) for name, r in received.items()}
 
 
 def _next_version(base: Path) -> int:

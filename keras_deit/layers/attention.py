@@ -36,11 +36,14 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     Call arguments:
         tokens: Tokens, shape (B, P + N, D). N must be known when the layer is built.
         return_class_attention: Whether to return the class attention as well.
+        return_attention: Whether to return the whole attention as well, last.
 
     Returns:
         Tokens of shape (B, P + N, D); with `return_class_attention` a pair of them and
         of the attention of the prefix tokens to each patch, averaged over heads and
-        prefix tokens, float32, shape (B, N).
+        prefix tokens, float32, shape (B, N). With `return_attention` a tuple of the
+        same and of the attention, float32, shape (B, h, P + N, P + N): row i says how
+        much token i attends to each token, and sums to 1.
 
     Raises:
         ValueError: If D is not a multiple of `num_heads`.
@@ -88,7 +91,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.qkv.build((None, dim))
         self.projection.build((None, dim))
 
-    def call(self, tokens, return_class_attention=False):
+    def call(self, tokens, return_class_attention=False, return_attention=False):
         _, length, dim = tokens.shape
         head_dim = dim // self.num_heads
         qkv = self.qkv(ops.reshape(tokens, (-1, dim)))  # (B (P + N), 3 D)
@@ -99,17 +102,25 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         x = ops.matmul(ops.cast(attention, self.compute_dtype), v)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, dim))  # (B (P + N), D)
         x = ops.reshape(self.projection(x), (-1, length, dim))
+        outputs = [x]
         if return_class_attention:
-            return x, class_attention(attention, self.num_prefix_tokens)
-        return x
+            outputs.append(class_attention(attention, self.num_prefix_tokens))
+        if return_attention:
+            outputs.append(attention)
+        return tuple(outputs) if len(outputs) > 1 else x
 
-    def compute_output_spec(self, tokens, return_class_attention=False):
+    def compute_output_spec(
+        self, tokens, return_class_attention=False, return_attention=False
+    ):
         output = keras.KerasTensor(tokens.shape, dtype=self.compute_dtype)
-        if not return_class_attention:
-            return output
         batch, length, _ = tokens.shape
-        row = (batch, length - self.num_prefix_tokens)
-        return output, keras.KerasTensor(row, dtype="float32")
+        shapes = []
+        if return_class_attention:
+            shapes.append((batch, length - self.num_prefix_tokens))
+        if return_attention:
+            shapes.append((batch, self.num_heads, length, length))
+        others = [keras.KerasTensor(shape, dtype="float32") for shape in shapes]
+        return (output, *others) if others else output
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -32,11 +32,14 @@ class EncoderBlock(keras.layers.Layer):
     Call arguments:
         tokens: Tokens, shape (B, P + N, D).
         keep_rate: Rate of this call; None takes the block's.
+        return_attention: Whether to return the attention as well, last.
 
     Returns:
         Tokens, shape (B, P + N, D). A block with a keep rate returns a pair: tokens,
         fewer of them unless the rate is 1, and the indices of those that stayed, int32,
-        shape (B, K); see `TokenReorganization`.
+        shape (B, K); see `TokenReorganization`. With `return_attention` a tuple of the
+        same and of the attention between the tokens that came in, float32, shape
+        (B, h, P + N, P + N).
 
     Raises:
         ValueError: If `drop_path_rate` is outside [0, 1], `keep_rate` outside (0, 1],
@@ -117,26 +120,38 @@ class EncoderBlock(keras.layers.Layer):
         for layer in (self.norm1, self.attention, self.norm2, self.mlp):
             layer.build(input_shape)
 
-    def call(self, tokens, keep_rate=None, training=None):
-        x, row = self.attention(self.norm1(tokens), return_class_attention=True)
+    def call(self, tokens, keep_rate=None, return_attention=False, training=None):
+        x, row, *attention = self.attention(
+            self.norm1(tokens),
+            return_class_attention=True,
+            return_attention=return_attention,
+        )
         tokens = tokens + self.drop_path1(x, training=training)
+        kept = []
         if self.reorganization is not None:
-            tokens, kept = self.reorganization(
+            tokens, *kept = self.reorganization(
                 tokens, row, keep_rate=keep_rate, return_indices=True
             )
         x = self.mlp(self.norm2(tokens), training=training)
         tokens = tokens + self.drop_path2(x, training=training)
-        return tokens if self.reorganization is None else (tokens, kept)
+        others = (*kept, *attention)
+        return (tokens, *others) if others else tokens
 
-    def compute_output_spec(self, tokens, keep_rate=None, training=None):
+    def compute_output_spec(
+        self, tokens, keep_rate=None, return_attention=False, training=None
+    ):
         output = keras.KerasTensor(tokens.shape, dtype=self.compute_dtype)
-        if self.reorganization is None:
-            return output
         batch, length, _ = tokens.shape
-        row = keras.KerasTensor((batch, length - self.num_prefix_tokens))
-        return self.reorganization.compute_output_spec(
-            output, row, keep_rate, return_indices=True
-        )
+        others = []
+        if self.reorganization is not None:
+            row = keras.KerasTensor((batch, length - self.num_prefix_tokens))
+            output, *others = self.reorganization.compute_output_spec(
+                output, row, keep_rate, return_indices=True
+            )
+        if return_attention:
+            shape = (batch, self.num_heads, length, length)
+            others.append(keras.KerasTensor(shape, dtype="float32"))
+        return (output, *others) if others else output
 
     def compute_output_shape(self, input_shape):
         spec = self.compute_output_spec(keras.KerasTensor(input_shape))

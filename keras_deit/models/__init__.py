@@ -2,6 +2,7 @@
 
 from keras_deit.models.complexity import count_macs, count_parameters
 from keras_deit.models.encoder import EncoderConfig
+from keras_deit.models.explanation import explanation_model
 from keras_deit.models.inference import inference_model
 from keras_deit.models.preprocessing import Preprocessing
 from keras_deit.models.regnet import RegNetConfig, regnet, regnet_stages
@@ -19,6 +20,7 @@ __all__ = [
     "ViTConfig",
     "count_macs",
     "count_parameters",
+    "explanation_model",
     "inference_model",
     "list_variants",
     "regnet",

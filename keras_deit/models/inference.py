@@ -78,18 +78,34 @@ def float32_model(model: keras.Model) -> keras.Model:
     """Builds the same model in float32, with a copy of the weights.
 
     A model that computes in float32 already is returned as it is. Half precision is for
-    training: an exported artifact computes in float32.
+    training: an exported artifact computes in float32, unless something else is asked.
     """
     if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
+    return _with_dtypes(model, lambda layer: "float32")
 
-    def in_float32(operation):
+
+def bfloat16_model(model: keras.Model) -> keras.Model:
+    """Builds the same model in mixed_bfloat16, with a copy of the weights.
+
+    The layers whose outputs it returns stay in float32, as in training.
+    """
+    heads = {x._keras_history.operation for x in keras.tree.flatten(model.outputs)}
+    return _with_dtypes(
+        model, lambda layer: "float32" if layer in heads else "mixed_bfloat16"
+    )
+
+
+def _with_dtypes(model: keras.Model, dtype_of) -> keras.Model:
+    """The same model with other dtype policies, and a copy of the weights."""
+
+    def rebuilt(operation):
         config = operation.get_config()
         if isinstance(operation, keras.Layer):
-            config["dtype"] = "float32"
+            config["dtype"] = dtype_of(operation)
         return type(operation).from_config(config)
 
-    twin = keras.models.clone_model(model, clone_function=in_float32)
+    twin = keras.models.clone_model(model, clone_function=rebuilt)
     twin.set_weights(model.get_weights())
     return twin
 

@@ -10,23 +10,47 @@ from keras_deit.layers.token_reorganization import num_kept_tokens
 FUSED = -1  # stands for a fused token where the patches of an image are listed
 
 
-def _rebuilt(model: keras.Model, call_block) -> keras.Model:
-    """Connects the layers of a model anew; its reorganizing blocks by `call_block`."""
-    blocks = [x for x in model.layers if isinstance(x, EncoderBlock)]
-    check(
-        any(block.reorganization is not None for block in blocks),
-        "The model must have encoder blocks that reorganize tokens (`reorganize_at`).",
-        model=model.name,
-    )
+def encoder_blocks(model: keras.Model) -> list[EncoderBlock]:
+    """The encoder blocks of a model, in their order."""
+    return [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
+
+
+def reconnected(model: keras.Model, call_block) -> keras.Model:
+    """Connects the layers of a model anew, its encoder blocks by `call_block`.
+
+    Args:
+        model: A functional model.
+        call_block: Called with an encoder block, its tokens and the other arguments of
+            its call; returns what the block returns.
+
+    Returns:
+        A functional `keras.Model` of the very same layers.
+    """
 
     def call(layer, *args, **kwargs):
-        if getattr(layer, "reorganization", None) is None:
-            return layer(*args, **kwargs)
-        return call_block(layer, *args, **kwargs)
+        if isinstance(layer, EncoderBlock):
+            return call_block(layer, *args, **kwargs)
+        return layer(*args, **kwargs)
 
     return keras.models.clone_model(
         model, clone_function=lambda layer: layer, call_function=call
     )
+
+
+def _rebuilt(model: keras.Model, call_block) -> keras.Model:
+    """Connects a model anew, its reorganizing blocks by `call_block`."""
+    check(
+        any(block.reorganization is not None for block in encoder_blocks(model)),
+        "The model must have encoder blocks that reorganize tokens (`reorganize_at`).",
+        model=model.name,
+    )
+
+    def call(block, *args, **kwargs):
+        if block.reorganization is None:
+            return block(*args, **kwargs)
+        return call_block(block, *args, **kwargs)
+
+    return reconnected(model, call)
 
 
 def with_keep_rate(model: keras.Model, keep_rate: float) -> keras.Model:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit.models.inference import head_logits, model_output, num_classes
+from keras_deit.training.progress import tracked
 
 HEAD_NAMES = ("class", "distillation", "fused")
 
@@ -92,7 +93,8 @@ class Evaluator:
         )
         keys = [(head, k) for head in self.heads for k in (1, 5)]
         total, sums, confusion = 0.0, dict.fromkeys(keys, 0.0), Counter()
-        for batch in _tracked(batches) if progress else batches:
+        length = int(batches.cardinality())
+        for batch in tracked(batches, "Evaluating", length, progress):
             counts, weight, pairs = self._count(*batch)
             total += float(weight)
             sums = {key: sums[key] + float(counts[key]) for key in sums}
@@ -115,21 +117,6 @@ class Evaluator:
                 counts[head, k] = tf.reduce_sum(tf.cast(hit, tf.float32) * weight)
         pairs = tf.stack([classes, tf.argmax(logits, axis=-1)], axis=-1)  # (B, 2)
         return counts, tf.reduce_sum(weight), tf.boolean_mask(pairs, weight > 0)
-
-
-def _tracked(batches: tf.data.Dataset):
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    length = int(batches.cardinality())
-    return track(
-        batches,
-        "Evaluating",
-        total=length if length > 0 else None,
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def worst_classes(confusion: Counter, count: int) -> list[ClassScore]:

@@ -1,166 +1,154 @@
 import json
 import math
+from dataclasses import asdict
 
-import keras
 import numpy as np
 import pytest
 
-from keras_deit.export.certificate import (
-    NUM_CHECK_IMAGES,
-    TOLERANCE,
-    Comparison,
-    certify,
-    check_images,
-    check_labels,
-    compare,
-)
+from keras_deit.export.certificate import LIMITS, certify, check_labels
+from keras_deit.export.trials import Comparison, Speed, Trial
 
-EQUAL = Comparison(2, 0.0, 1.0, 1.0)
+FACTS = {"bytes": 2**20, "operators": ["ADD", "MUL"]}
+
+
+def trial(difference=0.0, relative=0.0, agreement=1.0, margin=0.0, accuracy=None):
+    comparison = Comparison(20, difference, relative, agreement, margin)
+    return Trial(comparison, accuracy, accuracy, Speed(1.0, 2.0, 30.0, 32), None)
 
 
 @pytest.fixture
-def model():
-    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="a_model")
+def certified(tmp_path, small_model):
+    """Certifies trials: what was written."""
+
+    def run(precision="float32", min_agreement=None, verbose=False, **trials):
+        path = tmp_path / "certificate.json"
+        returned = certify(
+            path, small_model, "A file", precision, trials, min_agreement, verbose,
+            **FACTS,
+        )  # fmt: skip
+        said = json.loads(path.read_text())
+        assert json.loads(json.dumps(returned)) == said
+        return said
+
+    return run
 
 
-def test_a_comparison_is_worked_out_by_hand():
-    # Three images: the same, another best class by 1.5, and a lead of less than twice
-    # the tolerance that is swapped. Two are decided, and one of these agrees.
-    expected = [[2.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0001, 0.0, -1.0]]
-    received = [[2.0, 1.0, 0.0], [1.0, 1.5, 0.0], [0.0, 0.0001, -1.0]]
-    comparison = compare(expected, received)
-    assert comparison.num_images == 3
-    assert comparison.max_difference == pytest.approx(1.5)
-    assert comparison.top1_agreement == pytest.approx(1 / 3)
-    assert comparison.decided_agreement == pytest.approx(1 / 2)
-    assert not comparison.passes
-
-
-def test_equal_logits_pass():
-    comparison = compare([[1.0, 2.0]], [[1.0, 2.0]])
-    assert comparison == Comparison(1, 0.0, 1.0, 1.0)
-    assert comparison.passes
-
-
-def test_a_swap_of_two_classes_that_are_equal_but_for_rounding_passes():
-    comparison = compare([[0.00002, 0.0]], [[0.0, 0.00002]])
-    assert (comparison.top1_agreement, comparison.decided_agreement) == (0.0, 1.0)
-    assert comparison.passes
-
-
-@pytest.mark.parametrize(("difference", "passes"), [(0.9, True), (1.1, False)])
-def test_the_largest_difference_may_be_the_tolerance(difference, passes):
-    received = np.array([[1.0, 0.0], [0.0, 1.0 + difference * TOLERANCE]])
-    comparison = compare(np.eye(2), received)
-    assert comparison.top1_agreement == 1
-    assert comparison.passes is passes
-
-
-def test_a_difference_below_counts_as_one_above():
-    assert compare(np.zeros((1, 2)), [[0.0, -1.0]]).max_difference == 1
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
-def test_a_logit_that_is_no_number_does_not_pass(wrong):
-    assert not compare([[1.0, 0.0]], [[1.0, wrong]]).passes
-
-
-def test_a_model_that_gives_no_numbers_does_not_pass():
-    assert not compare([[1.0, math.nan]], [[1.0, math.nan]]).passes
-
-
-def test_another_best_class_does_not_pass_however_small_the_difference():
-    assert not Comparison(9, TOLERANCE / 2, 0.9, 0.9).passes
-
-
-def test_the_certificate_holds_the_comparisons_and_the_versions(tmp_path, model):
-    path = tmp_path / "certificate.json"
-    certify(path, model, {"pixels": EQUAL}, kind="SavedModel", bytes=3)
-    certificate = json.loads(path.read_text())
-    assert certificate["model"] == "a_model"
-    assert certificate["tolerance"] == TOLERANCE == 1e-4
-    assert certificate["comparisons"] == {
-        "pixels": {
-            "num_images": 2,
-            "max_difference": 0.0,
-            "top1_agreement": 1.0,
-            "decided_agreement": 1.0,
-        }
+def test_the_certificate_says_what_was_tried_and_with_what(certified):
+    said = certified(serving_default=trial(accuracy=0.75), pixels=trial(1e-5))
+    assert said["format"] == 2
+    assert (said["kind"], said["precision"]) == ("A file", "float32")
+    assert said["model"] == "deit_micro_patch4_32"
+    assert said["limits"] == asdict(LIMITS["float32"])
+    assert list(said["signatures"]) == ["serving_default", "pixels"]
+    assert said["signatures"]["pixels"] == asdict(trial(1e-5))
+    assert said["signatures"]["serving_default"]["accuracy"] == 0.75
+    assert (said["bytes"], said["operators"]) == (2**20, ["ADD", "MUL"])
+    assert said["preprocessing"] == {
+        "image_size": [32, 32],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "crop_ratio": 1.0,
     }
-    assert (certificate["kind"], certificate["bytes"]) == ("SavedModel", 3)
-    assert certificate["versions"]["keras"] == keras.__version__
-    assert set(certificate["versions"]) == {
-        "keras_deit",
-        "python",
-        "keras",
-        "tensorflow",
-        "ai-edge-litert",
-        "numpy",
+    assert len(said["preprocessing_sha256"]) == 64
+    assert {"keras_deit", "python", "keras", "tensorflow", "numpy"} <= {
+        *said["versions"]
     }
+    assert said["machine"]["cores"] >= 1
 
 
-def test_the_digest_is_that_of_the_weights(tmp_path, model):
-    def digest():
-        certify(tmp_path / "certificate.json", model, {})
-        return json.loads((tmp_path / "certificate.json").read_text())["weights_sha256"]
-
-    first = digest()
+def test_the_digest_is_that_of_the_weights(certified, small_model):
+    first = certified(pixels=trial())["weights_sha256"]
     assert len(first) == 64
-    assert digest() == first
-    kernel = model.weights[0].numpy()
-    model.weights[0].assign(kernel + np.float32(1e-3))
-    assert digest() != first
-    model.weights[0].assign(kernel)
-    assert digest() == first
-
-
-def test_an_artifact_that_differs_is_not_certified(tmp_path, model):
-    path = tmp_path / "certificate.json"
-    comparisons = {"serving_default": EQUAL, "pixels": Comparison(2, 0.5, 1.0, 1.0)}
-    message = (
-        r"The exported artifact differs from the model in 'pixels': .*"
-        r"'max_difference': 0\.5.*; at most 0\.0001 is allowed; it is not kept\."
-    )
-    with pytest.raises(RuntimeError, match=message):
-        certify(path, model, comparisons)
-    assert not path.exists()
-
-
-def test_images_to_check_on_are_digits_unless_given():
-    images = check_images()
-    assert len(images) == NUM_CHECK_IMAGES == 32
-    assert {(image.shape, str(image.dtype)) for image in images} == {
-        ((32, 32, 3), "uint8")
-    }
-    assert len({image.tobytes() for image in images}) == 32
-
-
-def test_images_may_have_any_size():
-    given = [np.ones((2, 3, 3), np.uint8), np.ones((5, 4, 3), np.uint8)]
-    for ours, theirs in zip(check_images(given), given, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert len(check_images(np.ones((4, 2, 2, 3), np.uint8))) == 4
-
-
-def test_no_image_is_refused():
-    message = r"`images` must hold at least one image\. Received: images=\[\]\."
-    with pytest.raises(ValueError, match=message):
-        check_images([])
+    weight = small_model.weights[0]
+    kernel = weight.numpy()
+    weight.assign(kernel + np.float32(1e-3))
+    other = certified(pixels=trial())["weights_sha256"]
+    weight.assign(kernel)
+    assert other != first
+    assert certified(pixels=trial())["weights_sha256"] == first
 
 
 @pytest.mark.parametrize(
-    ("image", "received"),
+    ("precision", "good", "bad", "fault"),
     [
-        (np.ones((2, 2, 3), np.float32), r"dtype='float32', shape=\(2, 2, 3\)"),
-        (np.ones((2, 2), np.uint8), r"dtype='uint8', shape=\(2, 2\)"),
-        (np.ones((2, 2, 4), np.uint8), r"dtype='uint8', shape=\(2, 2, 4\)"),
-        (np.ones((1, 2, 2, 3), np.uint8), r"dtype='uint8', shape=\(1, 2, 2, 3\)"),
+        (
+            "float32",
+            {"difference": 0.9e-4},
+            {"difference": 1.1e-4},
+            r"max_difference is 0\.00011, at most 0\.0001 is allowed",
+        ),
+        (
+            "float32",
+            {"agreement": 0.9, "margin": 1.9e-4},
+            {"agreement": 0.95, "margin": 2.1e-4},
+            r"top1_agreement is 0\.9500, at least 1 is asked",
+        ),
+        (
+            "float16",
+            {"difference": 5.0, "relative": 0.009, "agreement": 0.99, "margin": 9.0},
+            {"relative": 0.011},
+            r"relative_difference is 0\.011, at most 0\.01 is allowed",
+        ),
+        (
+            "bfloat16",
+            {"agreement": 0.98, "margin": 9.0},
+            {"agreement": 0.97, "margin": 0.1},
+            r"top1_agreement is 0\.9700, at least 0\.98 is asked",
+        ),
+        (
+            "dynamic_int8",
+            {"agreement": 0.97, "margin": 9.0},
+            {"agreement": 0.96, "margin": 0.1},
+            r"top1_agreement is 0\.9600, at least 0\.97 is asked",
+        ),
+        (
+            "int8",
+            {"difference": 9.0, "relative": 9.0, "agreement": 0.0, "margin": 9.0},
+            {"difference": math.inf},
+            "its logits are not all numbers",
+        ),
     ],
 )
-def test_what_is_no_image_of_bytes_is_refused(image, received):
-    rule = r"`images` must be uint8 RGB images, \(rows, columns, 3\)\. Received: "
-    with pytest.raises(ValueError, match=rule + received):
-        check_images([np.ones((2, 2, 3), np.uint8), image])
+def test_each_precision_has_its_limits(
+    certified, tmp_path, precision, good, bad, fault
+):
+    certified(precision, pixels=trial(**good))
+    (tmp_path / "certificate.json").unlink()
+    message = (
+        rf"The exported artifact differs from the model in 'pixels': {fault}; it is "
+        r"not kept\. .* Received: \{'num_images': 20"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        certified(precision, serving_default=trial(), pixels=trial(**bad))
+    assert not (tmp_path / "certificate.json").exists()
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_what_is_no_number_passes_nowhere(certified, precision):
+    with pytest.raises(RuntimeError, match="not all numbers"):
+        certified(precision, pixels=trial(math.nan, math.nan))
+
+
+def test_the_agreement_that_is_asked_can_be_another(certified):
+    said = certified("dynamic_int8", 0.5, pixels=trial(agreement=0.6, margin=1.0))
+    assert said["limits"]["top1_agreement"] == 0.5
+    with pytest.raises(RuntimeError, match=r"at least 0\.99 is asked"):
+        certified("int8", 0.99, pixels=trial(agreement=0.6, margin=1.0))
+    with pytest.raises(ValueError, match=r"`min_agreement` must be in \[0, 1\]"):
+        certified("int8", 1.5, pixels=trial())
+
+
+def test_a_table_tells_it_to_people(certified, capsys):
+    certified(verbose=True, pixels=trial(2e-5, 1e-6, 0.95, 1e-5, accuracy=0.8125))
+    said = capsys.readouterr().out
+    assert "A file float32 of deit_micro_patch4_32" in said
+    assert "20 images" in said
+    row = next(line for line in said.splitlines() if "pixels" in line)
+    for part in ("2.0e-05", "1.0e-06", "95.00 %", "81.25 %", "1.0 / 2.0", "30.0 (32)"):
+        assert part in row
+    assert "1.0 MiB, 2 operators: ADD, MUL" in said
+    certified(pixels=trial())
+    assert not capsys.readouterr().out
 
 
 def test_labels_are_numbers_unless_given():
@@ -174,3 +162,9 @@ def test_labels_of_another_number_are_refused():
     )
     with pytest.raises(ValueError, match=message):
         check_labels(["cat"], 2)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "cat\n"])
+def test_a_label_of_two_lines_is_refused(name):
+    with pytest.raises(ValueError, match=r"A name in `labels` must be one line\."):
+        check_labels([name], 1)

@@ -1,21 +1,31 @@
+import inspect
 import json
+import os
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_deit.data.geometry import evaluation_view
 from keras_deit.export import edge
-from keras_deit.export.edge import builtin_operators, tflite
+from keras_deit.export.edge import tflite
+from keras_deit.export.sensitivity import read_sensitivity
+from keras_deit.export.tflite_file import builtin_operators
+from keras_deit.export.trials import Comparison, Speed, Trial
 from keras_deit.models.inference import head_logits
+from keras_deit.weights.create import create_model
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory, model, images, labels):
-    folder = tmp_path_factory.mktemp("edge")
+    path = tmp_path_factory.mktemp("edge") / "new" / "animals.tflite"
     return tflite(
-        model, folder / "new" / "animals.tflite", labels=labels, images=images
+        model,
+        path,
+        precision="float32",
+        labels=labels,
+        images=images,
+        image_labels=[0, 1, 2],
     )
 
 
@@ -24,22 +34,25 @@ def interpreter(file):
     return Interpreter(str(file))
 
 
+@pytest.fixture(scope="module")
+def int8_file(tmp_path_factory, small_model, images):
+    path = tmp_path_factory.mktemp("int8") / "m.tflite"
+    return tflite(
+        small_model,
+        path,
+        precision="int8",
+        images=images,
+        calibration_images=images[:2],
+        sensitivity=True,
+    )
+
+
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def file_with_operator(code, name=None):
-    """A TFLite file with one operator code and nothing else."""
-    import flatbuffers
-
-    operator = schema.OperatorCodeT()
-    operator.builtinCode, operator.customCode = code, name
-    operator.deprecatedBuiltinCode = min(code, 127)
-    model = schema.ModelT()
-    model.operatorCodes = [operator]
-    builder = flatbuffers.Builder()
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+def certificate_of(file):
+    return json.loads(file.with_suffix(".certificate.json").read_text())
 
 
 def test_gives_the_logits_of_the_model(interpreter, model, images):
@@ -72,11 +85,6 @@ def test_holds_built_in_operators_only(file):
     assert not any(name.startswith("FLEX") for name in operators)
 
 
-def test_reads_the_name_of_an_operator_of_any_age():
-    assert builtin_operators(file_with_operator(0)) == ["ADD"]
-    assert builtin_operators(file_with_operator(150)) == ["GELU"]  # above 127
-
-
 def test_labels_and_certificate_lie_beside_the_file(file, labels, images):
     assert names_in(file.parent) == [
         "animals.certificate.json",
@@ -85,56 +93,128 @@ def test_labels_and_certificate_lie_beside_the_file(file, labels, images):
     ]
     text = (file.parent / "animals.labels.txt").read_text()
     assert text == "".join(f"{label}\n" for label in labels)
-    certificate = json.loads((file.parent / "animals.certificate.json").read_text())
+    certificate = certificate_of(file)
     assert certificate["kind"] == "TFLite"
     assert certificate["precision"] == "float32"
-    assert certificate["crop_ratio"] == 0.8
+    assert certificate["preprocessing"]["crop_ratio"] == 0.8
     assert certificate["operators"] == builtin_operators(file.read_bytes())
     assert certificate["bytes"] == file.stat().st_size
-    comparison = certificate["comparisons"]["serving_default"]
-    assert comparison["num_images"] == len(images)
-    assert comparison["max_difference"] <= 1e-4
+    assert certificate["num_threads"] == os.cpu_count()
+    assert certificate["token_selection_agreement"] == {}
+    trial = certificate["signatures"]["serving_default"]
+    assert trial["comparison"]["num_images"] == len(images)
+    assert trial["comparison"]["max_difference"] <= 1e-4
+    assert trial["accuracy"] == trial["model_accuracy"]
+    assert trial["speed"]["throughput_batch"] == 1
+
+
+def test_int8_takes_bytes_and_returns_floats(int8_file, images):
+    run = Interpreter(str(int8_file)).get_signature_runner("serving_default")
+    pixels = run.get_input_details()["pixels"]
+    assert pixels["dtype"] is np.uint8
+    assert pixels["quantization"] == (1.0, 0)
+    view = evaluation_view(images[0], (32, 32), 1.0).numpy()[None]
+    answer = run(pixels=view)
+    assert answer["logits"].dtype == np.float32
+    assert answer["probabilities"].dtype == np.float32
+    assert answer["probabilities"].sum() == pytest.approx(1, abs=1e-6)
+    certificate = certificate_of(int8_file)
+    assert certificate["calibration_images"] == 2
+    comparison = certificate["signatures"]["serving_default"]["comparison"]
+    assert 1e-3 < comparison["relative_difference"] < 0.4
+
+
+def test_int8_says_which_layers_it_hurts(int8_file):
+    assert names_in(int8_file.parent) == [
+        "m.certificate.json",
+        "m.labels.txt",
+        "m.sensitivity.csv",
+        "m.tflite",
+    ]
+    rows = read_sensitivity(int8_file.with_suffix(".sensitivity.csv"))
+    layers = {(row.layer, row.operator) for row in rows}
+    assert ("block_0/mlp/fc1", "FULLY_CONNECTED") in layers
+    assert ("patch_embedding/projection", "CONV_2D") in layers
+    assert ("output", "FULLY_CONNECTED") in layers
+
+
+def test_the_default_is_8_bit_weights():
+    assert inspect.signature(tflite).parameters["precision"].default == "dynamic_int8"
+
+
+@pytest.mark.slow
+def test_a_dial_costs_little_where_the_weights_are_small(tmp_path, images):
+    model, path = create_model("deit_tiny_patch16_224", num_classes=7), tmp_path / "m"
+    sizes = []
+    for rates in ((), (1.0, 0.7, 0.5)):
+        file = path.with_suffix(".tflite")
+        tflite(model, file, images=images[:1], keep_rates=rates, min_agreement=0)
+        names = {"serving_default", *(f"keep_{100 * rate:.0f}" for rate in rates)}
+        assert set(Interpreter(str(file)).get_signature_list()) == names
+        sizes.append(file.stat().st_size)
+    assert model.count_params() < sizes[0] < sizes[1] < 1.05 * sizes[0]
+
+
+@pytest.fixture
+def converted(monkeypatch):
+    """What a conversion gives, without one; nothing is tried."""
+
+    def converted(content):
+        monkeypatch.setattr(edge, "_converter", lambda models, folder: None)
+        monkeypatch.setattr(edge, "_convert", lambda *_: (content, []))
+        monkeypatch.setattr(edge, "_trials", lambda *_: {})
+
+    return converted
+
+
+def test_a_file_without_the_weights_is_refused(tmp_path, small_model, converted):
+    least = 2 * small_model.count_params()  # half of four bytes each
+    converted(bytes(least - 1))
+    message = rf"too small to hold.*bytes={least - 1}, at least {least} are expected"
+    with pytest.raises(RuntimeError, match=message):
+        tflite(small_model, tmp_path / "models" / "m.tflite", "float32")
+    assert names_in(tmp_path) == []
 
 
 def test_a_file_that_differs_leaves_what_was_there(
-    tmp_path, small_model, images, monkeypatch
+    tmp_path, small_model, converted, monkeypatch
 ):
-    compare = edge.compare
-
-    def apart(expected, received):
-        return compare(expected, np.asarray(received) + 0.01)
-
-    monkeypatch.setattr(edge, "compare", apart)
-    (tmp_path / "old").mkdir()
-    old = {
-        name: f"old {name}"
-        for name in ("m.tflite", "m.labels.txt", "m.certificate.json")
-    }
+    converted(bytes(4 * small_model.count_params()))
+    comparison = Comparison(3, 0.01, 0.001, 1.0, 0.0)
+    trial = Trial(comparison, None, None, Speed(1.0, 1.0, 1.0, 1))
+    monkeypatch.setattr(edge, "_trials", lambda *_: {"serving_default": trial})
+    monkeypatch.setattr(edge, "_facts", lambda *_: {})
+    suffixes = (".tflite", ".labels.txt", ".sensitivity.csv", ".certificate.json")
+    old = {f"m{suffix}": f"old {suffix}" for suffix in suffixes}
     for name, text in old.items():
-        (tmp_path / "old" / name).write_text(text)
+        (tmp_path / name).write_text(text)
     with pytest.raises(RuntimeError, match=r"differs from the model in 'serving_defa"):
-        tflite(small_model, tmp_path / "old" / "m.tflite", images=images)
-    left = {path.name: path.read_text() for path in (tmp_path / "old").iterdir()}
-    assert left == old
+        tflite(small_model, tmp_path / "m.tflite", "float32")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
 
 
-def test_a_conversion_that_fails_leaves_nothing(tmp_path, small_model, monkeypatch):
+def test_an_operator_that_is_not_built_in_leaves_nothing(
+    tmp_path, small_model, converted, monkeypatch
+):
     def fail(content):
         raise RuntimeError("A TFLite file must have built-in operators only.")
 
-    monkeypatch.setattr(edge, "_convert", lambda model, folder: b"content")
-    monkeypatch.setattr(edge, "_comparison", lambda *arguments: None)
+    converted(bytes(small_model.count_params()))
     monkeypatch.setattr(edge, "builtin_operators", fail)
     with pytest.raises(RuntimeError, match="built-in operators only"):
         tflite(small_model, tmp_path / "models" / "m.tflite")
     assert names_in(tmp_path) == []
 
 
-def test_an_operator_that_is_not_built_in_is_refused():
-    custom = file_with_operator(schema.BuiltinOperator.CUSTOM, "FlexErf")
-    message = r"A TFLite file must have built-in operators only\. Received: FlexErf\."
-    with pytest.raises(RuntimeError, match=message):
-        builtin_operators(custom)
+def test_what_int8_hurt_in_an_older_file_goes_with_it(
+    tmp_path, small_model, converted, monkeypatch
+):
+    converted(bytes(small_model.count_params()))
+    monkeypatch.setattr(edge, "_facts", lambda *_: {})
+    monkeypatch.setattr(edge, "certify", lambda path, *_, **__: path.write_text("{}"))
+    (tmp_path / "m.sensitivity.csv").write_text("old")
+    tflite(small_model, tmp_path / "m.tflite")
+    assert names_in(tmp_path) == ["m.certificate.json", "m.labels.txt", "m.tflite"]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +223,33 @@ def test_an_operator_that_is_not_built_in_is_refused():
         ("m.tflit", {}, r"`path` must end in \.tflite\. Received: path='.*m\.tflit'\."),
         (
             "m.tflite",
+            {"precision": "bfloat16"},
+            r"must be one of \['dynamic_int8', 'float16', 'float32', 'int8'\]",
+        ),
+        (
+            "m.tflite",
             {"precision": "int8"},
-            r"`precision` must be one of \['float32'\]\. .*Received: precision='int8'",
+            r"int8 needs `calibration_images`: .*Received: calibration_images=None\.",
+        ),
+        (
+            "m.tflite",
+            {"precision": "int8", "calibration_images": []},
+            r"must hold at least one image\.",
+        ),
+        (
+            "m.tflite",
+            {"sensitivity": True},
+            r"`sensitivity` are for int8\. Received: precision='dynamic_int8'\.",
+        ),
+        (
+            "m.tflite",
+            {"precision": "float32", "calibration_images": []},
+            r"`calibration_images` and .* Received: precision='float32'\.",
+        ),
+        (
+            "m.tflite",
+            {"keep_rates": (0.505,)},
+            r"`keep_rates` must be different whole percents",
         ),
         (
             "m.tflite",

@@ -39,18 +39,58 @@ def model_of(family):
 
 
 def largest_difference(certificate):
-    return max(c["max_difference"] for c in certificate["comparisons"].values())
+    trials = certificate["signatures"].values()
+    return max(trial["comparison"]["max_difference"] for trial in trials)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_smallest_of_each_family_runs_on_the_edge(family, tmp_path, images):
     path = tmp_path / "model.tflite"
-    tflite(model_of(family), path, images=images)
+    tflite(model_of(family), path, "float32", images=images)
     certificate = json.loads(path.with_suffix(".certificate.json").read_text())
     assert largest_difference(certificate) <= 1e-4
     assert not [name for name in certificate["operators"] if name.startswith("Flex")]
     assert ("TOPK_V2" in certificate["operators"]) == family.startswith("evit")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "precision", "most"),
+    [
+        ("plain", "float16", 0.01),
+        ("t2t_performer", "dynamic_int8", 0.1),
+        ("t2t_performer", "int8", 0.2),
+        ("regnety", "int8", 0.2),
+    ],
+)
+def test_fewer_bits_answer_nearly_the_same(family, precision, most, tmp_path, images):
+    path = tmp_path / "model.tflite"
+    options = {"calibration_images": images} if precision == "int8" else {}
+    tflite(model_of(family), path, precision, images=images, min_agreement=0, **options)
+    certificate = json.loads(path.with_suffix(".certificate.json").read_text())
+    (trial,) = certificate["signatures"].values()
+    assert 1e-6 < trial["comparison"]["relative_difference"] < most
+
+
+@pytest.mark.slow
+def test_a_dial_in_int8_has_one_file(tmp_path, images):
+    path = tmp_path / "model.tflite"
+    tflite(
+        model_of("evit_fused"),
+        path,
+        "int8",
+        images=images,
+        keep_rates=(1.0, 0.5),
+        calibration_images=images,
+    )
+    certificate = json.loads(path.with_suffix(".certificate.json").read_text())
+    trials = certificate["signatures"]
+    rates = {name: trial["keep_rate"] for name, trial in trials.items()}
+    assert rates == {"serving_default": None, "keep_100": 1.0, "keep_50": 0.5}
+    selection = certificate["token_selection_agreement"]
+    assert set(selection) == {"serving_default", "keep_50"}
+    assert all(0.8 < share <= 1 for shares in selection.values() for share in shares)
 
 
 @pytest.mark.slow
@@ -65,6 +105,6 @@ def test_a_model_of_each_family_can_be_served(family, tmp_path, images):
 def test_a_dialled_model_is_exported_at_its_rate(tmp_path, images):
     model = with_keep_rate(model_of("plain"), 0.5)
     path = tmp_path / "model.tflite"
-    tflite(model, path, images=images)
+    tflite(model, path, "float32", images=images)
     certificate = json.loads(path.with_suffix(".certificate.json").read_text())
     assert "TOPK_V2" in certificate["operators"]

@@ -1,19 +1,21 @@
 import json
 import subprocess
 import sys
+from hashlib import sha256
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_deit import create_model
+from keras_deit import create_model, with_keep_rate
 from keras_deit.data.geometry import decode_image, evaluation_view
-from keras_deit.export import serving
-from keras_deit.export.edge import tflite
+from keras_deit.export import trials
 from keras_deit.export.serving import saved_model
+from keras_deit.models.explanation import explanation_model
 from keras_deit.models.inference import head_logits
 
 OUTPUTS = {
+    "status",
     "logits",
     "probabilities",
     "top_k_classes",
@@ -27,8 +29,8 @@ def versions(tmp_path_factory, model, small_model, images, labels):
     """Version 1 has seven classes with names, version 2 three without."""
     base = tmp_path_factory.mktemp("served") / "models" / "animals"
     return [
-        saved_model(model, base, labels, images),
-        saved_model(small_model, str(base), head="class"),
+        saved_model(model, base, labels, images, verbose=False),
+        saved_model(small_model, str(base), head="class", verbose=False),
     ]
 
 
@@ -58,12 +60,12 @@ def names_in(folder):
 
 def never_equal(monkeypatch):
     """Makes every artifact differ from its model by a hundredth."""
-    compare = serving.compare
+    compare = trials.compare
 
     def apart(expected, received):
         return compare(expected, np.asarray(received) + 0.01)
 
-    monkeypatch.setattr(serving, "compare", apart)
+    monkeypatch.setattr(trials, "compare", apart)
 
 
 def test_bytes_of_any_size_are_decoded_resized_and_cropped(signatures, model, files):
@@ -135,19 +137,82 @@ def test_the_next_version_is_above_the_largest_and_other_names_do_not_count(
     assert signature.structured_outputs["top_k_classes"].shape[-1] == 1
 
 
+def test_floats_are_pixels_too(signatures, images):
+    by_name = signatures[0]
+    exact = by_name["pixels"](pixels=images[2][None])["logits"]
+    received = by_name["float"](pixels=images[2][None].astype(np.float32))["logits"]
+    np.testing.assert_array_equal(received, exact)
+
+
 def test_the_certificate_lies_in_the_folder_of_the_version(versions, images):
     certificate = json.loads((versions[0] / "certificate.json").read_text())
-    assert certificate["kind"] == "SavedModel"
-    assert certificate["crop_ratio"] == 0.8
+    assert (certificate["kind"], certificate["precision"]) == ("SavedModel", "float32")
+    assert certificate["preprocessing"]["crop_ratio"] == 0.8
     assert certificate["model"] == "deit_micro_distilled_patch4_32_fused"
-    assert set(certificate["comparisons"]) == {"serving_default", "pixels"}
-    for comparison in certificate["comparisons"].values():
-        assert comparison["num_images"] == 2 * len(images)  # as PNG and as JPEG
-        assert comparison["max_difference"] <= 1e-4
-        assert comparison["decided_agreement"] == 1
-    assert certificate["bytes"] > 10_000
+    names = {"serving_default", "pixels", "float"}
+    assert set(certificate["signatures"]) == names
+    for trial in certificate["signatures"].values():
+        assert trial["comparison"]["num_images"] == len(images)
+        assert trial["comparison"]["max_difference"] <= 1e-4
+        assert trial["comparison"]["top1_agreement"] == 1
+    files = sorted(path for path in versions[0].rglob("*") if path.is_file())
+    digests = {
+        str(path.relative_to(versions[0])): sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name != "certificate.json"
+    }
+    assert certificate["sha256"] == digests
+    assert certificate["bytes"] == sum(
+        (versions[0] / n).stat().st_size for n in digests
+    )
+    assert {"Conv2D", "DecodeJpeg", "IgnoreErrorsDataset"} <= {
+        *certificate["operators"]
+    }
     unchecked = json.loads((versions[1] / "certificate.json").read_text())
-    assert unchecked["comparisons"]["pixels"]["num_images"] == 2 * 32  # the digits
+    assert unchecked["signatures"]["pixels"]["comparison"]["num_images"] == 32  # digits
+
+
+def test_a_dial_shares_the_weights_and_each_rate_is_its_model(
+    tmp_path, small_model, images
+):
+    model = with_keep_rate(small_model, 0.9)
+    version = saved_model(
+        model, tmp_path, images=images, keep_rates=(1, 0.5), explain=True, verbose=False
+    )
+    signatures = tf.saved_model.load(str(version)).signatures
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
+    views = np.stack([evaluation_view(image, (32, 32), 1.0) for image in images])
+    rates = {"serving_default": 0.9, "keep_100": 1.0, "keep_50": 0.5}
+    for name, rate in rates.items():
+        expected = with_keep_rate(small_model, rate)(views, training=False)
+        received = signatures[name](image_bytes=files)["logits"]
+        np.testing.assert_allclose(received, expected, atol=1e-4)
+    explained = signatures["explain"](image_bytes=tf.concat([files, [b"x"]], 0))
+    maps = explanation_model(model)(views.astype(np.float32), training=False)
+    assert set(explained) == {"status", *maps}
+    for name, expected in maps.items():
+        np.testing.assert_allclose(explained[name][:3], expected, atol=1e-4)
+        assert not explained[name][3].numpy().any()
+    variables = version / "variables" / "variables.data-00000-of-00001"
+    once = 4 * small_model.count_params()
+    assert once < variables.stat().st_size < 2 * once  # and not four times
+    certificate = json.loads((version / "certificate.json").read_text())
+    assert certificate["signatures"]["keep_50"]["keep_rate"] == 0.5
+
+
+def test_half_precision_is_frozen_and_half_the_size(tmp_path, model, images, labels):
+    version = saved_model(
+        model, tmp_path, labels, images, precision="bfloat16", verbose=False
+    )
+    variables = version / "variables" / "variables.data-00000-of-00001"
+    assert variables.stat().st_size < 2_000  # nothing but the counter of checkpoints
+    certificate = json.loads((version / "certificate.json").read_text())
+    assert certificate["precision"] == "bfloat16"
+    found = certificate["signatures"]["serving_default"]["comparison"]
+    assert 1e-5 < found["max_difference"] < 0.2
+    signature = tf.saved_model.load(str(version)).signatures["pixels"]
+    answer = signature(pixels=images[2][None])["logits"]
+    np.testing.assert_allclose(answer, fused(model, images[2][None]), atol=0.2)
 
 
 def test_runs_in_a_process_that_has_tensorflow_and_nothing_of_ours(
@@ -180,23 +245,14 @@ for label, score in zip(answer["top_k_labels"].numpy(), answer["top_k_scores"].n
     assert index == 1
 
 
-def test_an_artifact_that_differs_leaves_nothing(
-    tmp_path, small_model, images, monkeypatch
-):
-    never_equal(monkeypatch)
-    with pytest.raises(RuntimeError, match="differs from the model in 'serving_def"):
-        saved_model(small_model, tmp_path / "models" / "animals", images=images)
-    assert names_in(tmp_path) == []
-
-
-def test_an_artifact_that_differs_leaves_the_versions_before(
+def test_an_artifact_that_differs_leaves_what_was_there(
     tmp_path, small_model, images, monkeypatch
 ):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_text("old")
     never_equal(monkeypatch)
     with pytest.raises(RuntimeError, match=r"0\.01.*it is not kept"):
-        saved_model(small_model, tmp_path, images=images)
+        saved_model(small_model, tmp_path, images=images, verbose=False)
     assert names_in(tmp_path) == ["1"]
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "old"
 
@@ -209,6 +265,13 @@ def test_an_artifact_that_differs_leaves_the_versions_before(
         ({"head": "distillation"}, r"The model has one head, 'class'\. Received: head"),
         ({"head": "clas"}, r"`head` must be one of .* Did you mean 'class'\?"),
         ({"top_k": 0}, r"`top_k` must be at least 1\. Received: top_k=0\."),
+        ({"max_bytes": 0}, r"`max_bytes` must be at least 1\. Received: max_bytes=0\."),
+        ({"precision": "float64"}, r"`precision` must be one of .*'float32'\]"),
+        (
+            {"precision": "bfloat16", "keep_rates": (0.5,)},
+            r"`keep_rates` and `explain` need precision='float32'.*keep_rates=\(0\.5",
+        ),
+        ({"keep_rates": (0.123,)}, r"`keep_rates` must be different whole percents"),
     ],
 )
 def test_a_bad_argument_is_refused_and_nothing_made(
@@ -235,6 +298,5 @@ def test_a_model_of_mixed_precision_is_exported_in_float32(tmp_path):
         embed_dim=16,
         num_heads=2,
     )
-    version = saved_model(model, tmp_path / "mixed")
+    version = saved_model(model, tmp_path / "mixed", verbose=False)
     assert (version / "certificate.json").exists()
-    assert tflite(model, tmp_path / "mixed.tflite").exists()

@@ -80,6 +80,16 @@ def test_class_attention_of_two_prefix_tokens_by_hand():
     np.testing.assert_allclose(row, [[6 / 35, 17 / 35]], rtol=1e-6)
 
 
+def test_the_whole_attention_by_hand():
+    layer = layer_with_keys_in_the_second_column(num_prefix_tokens=1)
+    tokens = np.array([[[1.0, 0], [0, math.log(2)], [2, math.log(5)]]])
+    _, attention = layer(tokens, return_attention=True)
+    # Row i is the softmax of query i times the keys 0, log 2, log 5: eighths 1 2 5;
+    # thirds; thirtieths 1 4 25.
+    rows = [[1 / 8, 2 / 8, 5 / 8], [1 / 3] * 3, [1 / 30, 4 / 30, 25 / 30]]
+    np.testing.assert_allclose(attention, [[rows]], rtol=1e-6)
+
+
 def test_class_attention_is_the_mean_over_heads_and_prefix_rows():
     attention = np.arange(2 * 4 * 4, dtype="float32").reshape(1, 2, 4, 4)
     # Rows 0 of both heads are [0, 1, 2, 3] and [16, 17, 18, 19].
@@ -95,6 +105,12 @@ def test_equals_numpy_head_by_head(num_heads):
     tokens = rng.normal(size=(2, 5, 6)).astype("float32")
     output, maps = attention_in_numpy(tokens, layer.get_weights(), num_heads)
     got, row = layer(tokens, return_class_attention=True)
+    same, same_row, attention = layer(
+        tokens, return_class_attention=True, return_attention=True
+    )
+    np.testing.assert_allclose(attention, maps, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(same, got)
+    np.testing.assert_array_equal(same_row, row)
     np.testing.assert_allclose(got, output, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(row, maps[:, :, :2, 2:].mean(axis=(1, 2)), rtol=1e-4)
     np.testing.assert_array_equal(layer(tokens), got)
@@ -132,9 +148,13 @@ def test_starts_normal_and_uncut_with_zero_biases():
 def test_computes_the_softmax_in_float32_under_half_precision():
     layer = MultiHeadSelfAttention(num_heads=1, dtype="mixed_bfloat16")
     tokens = np.zeros((1, 1 + 3, 4), "float32")
-    _, row = layer(tokens, return_class_attention=True)
-    assert keras.backend.standardize_dtype(row.dtype) == "float32"
+    _, row, attention = layer(
+        tokens, return_class_attention=True, return_attention=True
+    )
+    for x in (row, attention):
+        assert keras.backend.standardize_dtype(x.dtype) == "float32"
     np.testing.assert_array_equal(row, [[0.25] * 3])
+    np.testing.assert_array_equal(attention, [[[[0.25] * 4] * 4]])
 
 
 @pytest.mark.parametrize("arguments", [{}, {"qkv_bias": False, "num_prefix_tokens": 2}])
@@ -145,10 +165,17 @@ def test_holds_the_contract(arguments):
 
 
 @pytest.mark.parametrize("num_prefix_tokens", [1, 2])
-def test_holds_the_contract_with_class_attention(num_prefix_tokens):
+@pytest.mark.parametrize("whole", [{}, {"return_attention": True}])
+def test_holds_the_contract_with_class_attention(num_prefix_tokens, whole):
     layer = MultiHeadSelfAttention(num_heads=2, num_prefix_tokens=num_prefix_tokens)
     tokens = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
-    hold_layer_to_contract(layer, tokens, return_class_attention=True)
+    hold_layer_to_contract(layer, tokens, return_class_attention=True, **whole)
+
+
+def test_holds_the_contract_with_the_attention_alone():
+    layer = MultiHeadSelfAttention(num_heads=2)
+    tokens = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
+    hold_layer_to_contract(layer, tokens, return_attention=True)
 
 
 def test_refuses_a_width_that_heads_do_not_divide():

@@ -242,6 +242,18 @@ def test_a_model_with_the_rate_of_a_call_is_saved_with_it(tmp_path):
     assert model.output_shape == [(None, 1 + 3 + 1, 8), (None, 3)]
 
 
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_returns_the_attention_between_the_tokens_that_came_in(rate):
+    block, tokens = block_with_random_weights(keep_rate=rate), random_tokens()
+    *others, attention = block(tokens, return_attention=True)
+    maps = attention_maps(block, normalized(tokens, *block.norm1.get_weights()))
+    np.testing.assert_allclose(attention, maps, rtol=1e-4, atol=1e-6)
+    without = block(tokens)
+    without = (without,) if rate is None else without
+    for one, same in zip(others, without, strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
 def test_drops_whole_branches_before_it_reorganizes():
     block = block_with_constant_branches(
         num_tokens=5, keep_rate=0.5, drop_path_rate=0.5
@@ -269,7 +281,11 @@ def test_holds_the_contract():
 def test_holds_the_contract_with_a_keep_rate(fuse):
     block = EncoderBlock(2, keep_rate=0.7, fuse=fuse, num_prefix_tokens=2)
     hold_layer_to_contract(block, random_tokens())
-    hold_layer_to_contract(block, random_tokens(), keep_rate=0.5)
+    hold_layer_to_contract(block, random_tokens(), keep_rate=0.5, return_attention=True)
+
+
+def test_holds_the_contract_with_its_attention():
+    hold_layer_to_contract(EncoderBlock(2), random_tokens(), return_attention=True)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5])

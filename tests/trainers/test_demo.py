@@ -44,7 +44,8 @@ def test_the_demo_walks_from_the_digits_to_the_artifacts(
     ]
     shares = r"SavedModel ([\d.]+)%, TFLite ([\d.]+)% .* \(in this one: ([\d.]+)%\)"
     served, edge, here = map(float, re.search(shares, done.out).groups())
-    assert served == edge == here
+    assert served == here
+    assert abs(edge - here) < 3  # its weights are whole numbers of 8 bits
     assert f"{here:.2f} %" == rows[-1][2]
     for run in ("teacher", "plain", "distilled"):
         assert (runs / run / "result.json").exists()

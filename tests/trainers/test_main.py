@@ -7,7 +7,7 @@ import pytest
 from trainers.__main__ import PROGRAMS, main
 
 ROOT = Path(__file__).parents[2]
-OF_A_MODEL = ("evaluate", "classify", "export")
+OF_A_MODEL = ("evaluate", "classify", "visualize", "export")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
@@ -49,13 +49,14 @@ def test_help_says_what_a_program_takes_beside_its_flags(run_program):
     assert first["classify"] == "python -m trainers classify [flags] IMAGE ..."
     assert first["evaluate"] == "python -m trainers evaluate [flags]"
     takes = [p for p in PROGRAMS if not first[p].endswith("[flags]")]
-    assert takes == ["classify", "report"]
+    assert takes == ["classify", "visualize", "report"]
 
 
 def test_help_names_choices_and_defaults(run_program):
     said = run_program("export", "--help").out
     assert "<fused|fused_softmax|class|distillation>: Which head answers; " in said
-    assert "What to export. Default: saved_model,tflite." in said
+    assert "What to export: each FORMAT or FORMAT:PRECISION." in said
+    assert "Default: saved_model,tflite." in said
     said = run_program("train", "--help").out
     assert "<none|soft|hard>: What the student learns" in said
     assert "Default: digits_distilled." in said

@@ -49,6 +49,13 @@ setup(
             "torch>=2.6,<3",
             "torchvision>=0.21,<1",
         ],
+        # Other engines than TensorFlow and LiteRT that a model can be exported for.
+        "engines": [
+            "onnx>=1.23,<2",
+            "onnxruntime>=1.31,<2",
+            "openvino>=2026.4,<2027",
+            "tf2onnx>=1.17,<2",
+        ],
         "dev": [
             "pre-commit>=4,<5",
             "pre-commit-hooks>=6,<7",

@@ -3,7 +3,8 @@
 Usage: python classify_saved_model.py saved_models/NAME/1 image.jpg [more images]
 
 A folder stands for all files in it, in alphabetical order. One line for each image:
-file, best label, probability.
+file, best label, probability. In place of the label of a file that is no image, or too
+large, stands why there is none.
 """
 
 import sys
@@ -25,9 +26,10 @@ def main() -> None:
     for start in range(0, len(paths), BATCH_SIZE):
         batch = paths[start : start + BATCH_SIZE]
         answer = model(image_bytes=tf.constant([path.read_bytes() for path in batch]))
-        labels = answer["top_k_labels"][:, 0].numpy()
-        scores = answer["top_k_scores"][:, 0].numpy()
-        for path, label, score in zip(batch, labels, scores, strict=True):
+        answer = {name: tensor.numpy() for name, tensor in answer.items()}
+        for i, path in enumerate(batch):
+            status, score = answer["status"][i], answer["top_k_scores"][i, 0]
+            label = answer["top_k_labels"][i, 0] if status == b"ok" else status
             print(f"{path}\t{label.decode()}\t{score:.4f}")
 
 

@@ -64,7 +64,7 @@ def _run(program, values: flags.FlagValues, arguments: list[str]) -> int:
             program.main(values)
     except flags.Error as error:
         return _fail(f"{error} (python -m trainers {name} --help lists the flags)")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if values.debug:
             raise
         return _fail(_message(error))

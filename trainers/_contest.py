@@ -1,15 +1,14 @@
-"""Contests of speed: a process for each contestant, rounds in turn, medians, ratios."""
+"""Contests of speed: a process for each contestant, rounds in turn."""
 
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,26 @@ class Contestant:
     module: Path
     arguments: dict = field(default_factory=dict)
     python: str = sys.executable
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who is to be measured, and how.
+
+    Attributes:
+        title: What the table is called.
+        clock: See `_contest_summary.summary`.
+        contestants: Who takes part.
+        facts: What else belongs at the top of the file.
+        all_cores: Whether they work on all cores, each with as many threads as it
+            likes, or on one with one thread.
+    """
+
+    title: str
+    clock: str
+    contestants: Sequence[Contestant]
+    facts: dict = field(default_factory=dict)
+    all_cores: bool = False
 
 
 @dataclass
@@ -64,11 +83,13 @@ def run_contest(
     seed: int = 0,
     tell: Callable[[str], None] = lambda text: None,
     patience: float = PATIENCE,
+    all_cores: bool = False,
 ) -> Contest:
     """Runs every task of every contestant once in each round, in a random order.
 
-    One works at a time, all on the same core; the others are stopped, so that nobody
-    works ahead of its turn. A contestant that fails is out, the others go on.
+    One works at a time, on the same core unless `all_cores`; the others are stopped, so
+    that nobody works ahead of its turn. A contestant that fails is out, the others go
+    on.
 
     Args:
         contestants: Who takes part.
@@ -77,6 +98,7 @@ def run_contest(
         seed: Of the order within the rounds.
         tell: Called with lines about the progress.
         patience: Seconds until a contestant that does not answer is out.
+        all_cores: Whether they work on all cores, with as many threads as they like.
 
     Returns:
         What came out.
@@ -85,7 +107,7 @@ def run_contest(
     try:
         for contestant in contestants:
             tell(f"Loading {contestant.name} ...")
-            worker = _WorkerProcess(contestant, patience)
+            worker = _WorkerProcess(contestant, patience, all_cores)
             workers[contestant.name] = worker
             _load(contest, contestant.name, worker)
         tasks = list(contest.rounds)
@@ -141,16 +163,20 @@ def _round(contest, name: str, task: str, worker: "_WorkerProcess", seconds: flo
 class _WorkerProcess:
     """The process that a contestant is loaded in; its tasks run in forks of it."""
 
-    def __init__(self, contestant: Contestant, patience: float):
+    def __init__(self, contestant: Contestant, patience: float, all_cores: bool):
         self._patience = patience
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115, `close` does
-        environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
+        environment = dict(os.environ)
+        if not all_cores:
+            environment.update(dict.fromkeys(ONE_THREAD, "1"))
+        paths = [str(ROOT)]
         if contestant.python == sys.executable:  # it finds our packages as we did
-            paths = (str(ROOT), os.environ.get("PYTHONPATH"))
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+            paths += filter(None, [os.environ.get("PYTHONPATH")])
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         arguments = json.dumps(contestant.arguments)
+        core = "" if all_cores else _core()
         self._process = subprocess.Popen(
-            [contestant.python, WORKER, contestant.module, arguments, _core()],
+            [contestant.python, WORKER, contestant.module, arguments, core],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -207,83 +233,3 @@ def _core() -> str:
     if not hasattr(os, "sched_getaffinity"):
         return ""
     return str(max(os.sched_getaffinity(0)))
-
-
-def rate(said: dict, clock: str) -> float:
-    """Items a second in one round, by one of its clocks."""
-    return said["items"] / said[clock]
-
-
-def ratios(rounds: Sequence[dict], baseline: Sequence[dict], clock: str) -> list[float]:
-    """The rate over that of the baseline in the same round, for each round."""
-    return [
-        rate(ours, clock) / rate(theirs, clock)
-        for ours, theirs in zip(rounds, baseline, strict=True)
-    ]
-
-
-def spread(values: Iterable[float]) -> dict[str, float]:
-    """The median, and the 10th and 90th percentile (interpolated)."""
-    ordered = sorted(values)
-
-    def percentile(share):
-        place = share * (len(ordered) - 1)
-        low, rest = int(place), place % 1
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + rest * (ordered[high] - ordered[low])
-
-    return {"median": percentile(0.5), "p10": percentile(0.1), "p90": percentile(0.9)}
-
-
-def stage_times(times: Sequence[float]) -> list[float]:
-    """What each stage of a path adds, from the times of tasks that hold all before."""
-    return [now - before for before, now in zip([0.0, *times], times, strict=False)]
-
-
-def summary(contest: Contest, baseline: str | None, clock: str) -> list[dict]:
-    """What is said of each task of each contestant.
-
-    Args:
-        contest: What came out.
-        baseline: The contestant that the others are compared with, if any.
-        clock: "cpu_seconds", what the contestant itself worked, or "seconds", of the
-            clock on the wall.
-
-    Returns:
-        For each task of each contestant:
-
-        - `contestant` and `task`, their names;
-        - `rate`, items a second by `clock`, `wall_rate`, those by the clock on the
-          wall, and `ratio`, to the baseline (None where it has no such task): each the
-          median, p10 and p90 of the rounds;
-        - `microseconds`, one over the median rate;
-        - `stage_share`, what this stage adds, over the time of the last task of the
-          path (None beside the path, or if a task of the path failed);
-        - `others`, the median share of the core that others took, None if unknown;
-        - `rounds`, what each round said.
-    """
-    rows = []
-    for (name, task), rounds in contest.rounds.items():
-        theirs = contest.rounds.get((baseline, task))
-        others = [said["others"] for said in rounds]
-        speed = spread(rate(said, clock) for said in rounds)
-        rows.append(
-            {
-                "contestant": name,
-                "task": task,
-                "rate": speed,
-                "wall_rate": spread(rate(said, "seconds") for said in rounds),
-                "microseconds": 1e6 / speed["median"],
-                "stage_share": None,
-                "ratio": theirs and spread(ratios(rounds, theirs, clock)),
-                "others": None if None in others else statistics.median(others),
-                "rounds": rounds,
-            }
-        )
-    for name, path in contest.paths.items():
-        mine = {row["task"]: row for row in rows if row["contestant"] == name}
-        if path and all(task in mine for task in path):
-            times = [mine[task]["microseconds"] for task in path]
-            for task, added in zip(path, stage_times(times), strict=True):
-                mine[task]["stage_share"] = added / times[-1]
-    return rows

@@ -3,12 +3,14 @@
 import json
 import os
 import platform
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from keras_deit._files import replacing
 from keras_deit.training.report import print_table
-from trainers._contest import Contest, ratios, spread, summary
+from trainers._contest import Contest
+from trainers._contest_summary import ratios, spread, summary
 
 FORMAT = 1  # of the JSON file
 COLUMNS = {
@@ -58,7 +60,20 @@ def write_report(
         limit = what_limits(rows)
     else:
         _add_time_ratios(rows, contest, baseline, clock)
-    record = {
+    record = {**record_of(contest, heading, baseline, clock, rows), "limits": limit}
+
+    def draw(path):
+        _draw(rows, contest.paths, heading["title"], path)
+
+    write_files(record, output, draw)
+    _print(record, output, compared)
+
+
+def record_of(
+    contest: Contest, heading: dict, baseline: str, clock: str, rows: list[dict]
+) -> dict:
+    """What the JSON file says: the heading, the circumstances, and the rows."""
+    return {
         "format": FORMAT,
         **heading,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -68,14 +83,16 @@ def write_report(
         "packages": contest.packages,
         "missing": contest.missing,
         "errors": contest.errors,
-        "limits": limit,
         "rows": rows,
     }
+
+
+def write_files(record: dict, output: Path, draw: Callable[[Path], None]) -> None:
+    """Writes the JSON file, and the picture that `draw` draws beside it."""
     with replacing(output) as partial:
         partial.write_text(json.dumps(record, indent=1) + "\n")
     with replacing(output.with_suffix(".png")) as partial:
-        _draw(rows, contest.paths, heading["title"], partial)
-    _print(record, output, compared)
+        draw(partial)
 
 
 def _add_time_ratios(rows: list[dict], contest: Contest, baseline: str, clock: str):
@@ -112,9 +129,7 @@ def _print(record: dict, output: Path, compared: str) -> None:
         print(f"ratio: of images/s to {baseline} in the same round")
     elif baseline:
         print(f"time, ratio: of ms/step to {baseline} in the same round")
-    for name, packages in record["missing"].items():
-        print(f"{name} is left out: not installed: {', '.join(packages)}")
-    print(f"Written: {output} and {output.with_suffix('.png')}")
+    print_end(record, output)
     limit = record["limits"]
     if limit:
         share = f"{limit['stage_share']:.0%}"
@@ -123,16 +138,23 @@ def _print(record: dict, output: Path, compared: str) -> None:
         )
 
 
-def _text(value: float | None, form: str) -> str:
+def print_end(record: dict, output: Path) -> None:
+    """Prints who is not in the table, and where the files are."""
+    for name, packages in record["missing"].items():
+        print(f"{name} is left out: not installed: {', '.join(packages)}")
+    print(f"Written: {output} and {output.with_suffix('.png')}")
+
+
+def optional_text(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _rate_text(rate: float) -> str:
+def rate_text(rate: float) -> str:
     """A rate with at least two digits that count."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
-def _ratio_texts(ratio: dict | None, form: str) -> tuple[str, str]:
+def ratio_texts(ratio: dict | None, form: str) -> tuple[str, str]:
     """The median, and the spread around it."""
     if not ratio:
         return "", ""
@@ -146,9 +168,9 @@ def _rate_cells(row: dict) -> tuple[str, ...]:
         row["task"],
         f"{row['rate']['median']:,.0f}",
         f"{row['microseconds']:,.0f}",
-        _text(row["stage_share"], ".1%"),
-        _text(row["others"], ".0%"),
-        *_ratio_texts(row["ratio"], ".2f"),
+        optional_text(row["stage_share"], ".1%"),
+        optional_text(row["others"], ".0%"),
+        *ratio_texts(row["ratio"], ".2f"),
     )
 
 
@@ -156,9 +178,9 @@ def _time_cells(row: dict, batch_size: int) -> tuple[str, ...]:
     return (
         row["contestant"],
         f"{row['microseconds'] * batch_size / 1e3:,.0f}",
-        _rate_text(row["rate"]["median"]),
-        _text(row["others"], ".0%"),
-        *_ratio_texts(row["time_ratio"], ".3f"),
+        rate_text(row["rate"]["median"]),
+        optional_text(row["others"], ".0%"),
+        *ratio_texts(row["time_ratio"], ".3f"),
     )
 
 
@@ -186,7 +208,7 @@ def _draw(rows: list[dict], paths: dict, title: str, path: Path) -> None:
             width = share / sum(bar.values()) * whole["microseconds"]
             axes.barh(name, width, left=end, color=color)
             end += width
-        rate = _rate_text(whole["rate"]["median"])
+        rate = rate_text(whole["rate"]["median"])
         axes.text(end, name, f" {rate} a second", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.15)

@@ -16,8 +16,8 @@ A format may name a precision, FORMAT:PRECISION, which then is part of the file'
 (not of a SavedModel's):
 
   saved_model   float32, bfloat16 (weights frozen; for processors that multiply in it)
-  tflite        dynamic_int8 (the default: a quarter of the size and the fastest on
-                CPUs), float32, float16, int8 (for accelerators that know nothing else)
+  tflite        dynamic_int8 (the default: a quarter of the size, fast on CPUs),
+                float32, float16, int8 (layers with weights in integers)
   openvino      float32, bfloat16
   onnx          float32
 
@@ -43,6 +43,7 @@ PRECISIONS = {
 }
 SUFFIXES = {"tflite": ".tflite", "openvino": ".xml", "onnx": ".onnx"}
 NUM_CALIBRATION_IMAGES = 128
+WORST_LAYERS = 10
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -134,18 +135,20 @@ def main(values: flags.FlagValues) -> None:
         "head": values.head,
         "min_agreement": values.min_agreement,
     }
-    output = Path(values.output)
+    if any(precision == "int8" for _, precision, *_ in plan):
+        train = load_source(values.dataset, "train")
+        calibration_images, _ = _images(train, labels, NUM_CALIBRATION_IMAGES)
     for kind, precision, path, options in plan:
         if precision == "int8":
-            train = load_source(values.dataset, "train")
-            options["calibration_images"], _ = _images(
-                train, labels, NUM_CALIBRATION_IMAGES
-            )
-        if len(PRECISIONS[kind]) > 1:
-            options["precision"] = precision
+            options["calibration_images"] = calibration_images
         written = getattr(export, kind)(model, path, **given, **options)
         print(f"Written: {written}", flush=True)
-    print(f"Done: {len(plan)} of {len(plan)} artifacts with their proofs in {output}/")
+        if "sensitivity" in options:
+            _print_sensitivity(path)
+    print(
+        f"Done: {len(plan)} of {len(plan)} artifacts with their proofs in "
+        f"{values.output}/"
+    )
 
 
 def _plan(values: flags.FlagValues) -> list[tuple[str, str, Path, dict]]:
@@ -180,7 +183,7 @@ def _plan(values: flags.FlagValues) -> list[tuple[str, str, Path, dict]]:
 def _options(values: flags.FlagValues, kind: str, precision: str) -> dict:
     """The options that have a meaning for a format, where they are given."""
     dialed = kind == "tflite" or (kind, precision) == ("saved_model", "float32")
-    options = {}
+    options = {"precision": precision} if len(PRECISIONS[kind]) > 1 else {}
     if values.keep_rates and dialed:
         options["keep_rates"] = _rates(values.keep_rates)
     if values.explain and (kind, precision) == ("saved_model", "float32"):
@@ -188,6 +191,17 @@ def _options(values: flags.FlagValues, kind: str, precision: str) -> dict:
     if values.sensitivity and precision == "int8":
         options["sensitivity"] = True
     return options
+
+
+def _print_sensitivity(path: Path) -> None:
+    """Prints the layers that int8 hurts most."""
+    from keras_deit.export.sensitivity import read_sensitivity
+    from keras_deit.training.report import print_table
+
+    file = path.with_suffix(".sensitivity.csv")
+    rows = read_sensitivity(file)[:WORST_LAYERS]
+    cells = [(r.layer, r.operator, f"{r.relative_error:.3f}") for r in rows]
+    print_table(f"What int8 hurts most ({file})", ("layer", "operator", "error"), cells)
 
 
 def _rates(texts: list[str]) -> tuple[float, ...]:

@@ -162,8 +162,8 @@ def _skip(data, place, what):
         return inside | tf.equal(data[place], GIF_EXTENSION)
 
     def step(place, inside):
-        length = _byte(data, place)
-        return tf.where(inside, place + 1 + length, place + 2), ~inside | (length > 0)
+        byte = _byte(data, place)  # the length of a block, or an extension's mark
+        return tf.where(inside, place + 1 + byte, place + 2), byte > 0
 
     inside = tf.constant(what == "blocks")
     place, inside = tf.while_loop(

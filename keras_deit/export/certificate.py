@@ -178,8 +178,7 @@ def print_certificate(certificate: dict) -> None:
                     "" if trial[key] is None else percent(trial[key])
                     for key in ("model_accuracy", "accuracy")
                 ),
-                f"{speed['latency_p50']:.1f} / {speed['latency_p95']:.1f}",
-                f"{speed['throughput']:.1f} ({speed['throughput_batch']})",
+                *_speed_cells(speed),
             )
         )
     columns = (
@@ -203,6 +202,13 @@ def print_certificate(certificate: dict) -> None:
     size, operators = certificate["bytes"] / 2**20, certificate["operators"]
     text = f"{size:.1f} MiB, {len(operators)} operators: {', '.join(operators)}"
     print(textwrap.fill(text, 100))
+
+
+def _speed_cells(speed: dict | None) -> tuple[str, str]:
+    if speed is None:
+        return "", ""
+    latency = f"{speed['latency_p50']:.1f} / {speed['latency_p95']:.1f}"
+    return latency, f"{speed['throughput']:.1f} ({speed['throughput_batch']})"
 
 
 def _version(package: str) -> str | None:

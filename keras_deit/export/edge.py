@@ -39,6 +39,7 @@ def tflite(
     calibration_images=None,
     sensitivity: bool = False,
     min_agreement: float | None = None,
+    timed: bool = True,
     verbose: bool = True,
 ) -> Path:
     """Exports a model as a TFLite file for one image at a time.
@@ -61,8 +62,8 @@ def tflite(
             - "float32": as the model does.
             - "float16": half the size, computes in float32; for GPUs.
             - "dynamic_int8": a quarter of the size: 8-bit weights, activations that
-              are rounded to 8 bits by their own range at run time. On CPUs the best:
-              as fast as any, and near to the model.
+              are rounded to 8 bits by their own range at run time. Fast on CPUs, and
+              near to the model.
             - "int8": layers with weights compute with integers of ranges that were
               measured before, and `pixels` are uint8; for accelerators. Farthest from
               the model: what comes out is reported and not limited.
@@ -79,6 +80,8 @@ def tflite(
             int8 hurts, see `export.sensitivity`.
         min_agreement: Smallest share of the images with the same best class, in [0, 1];
             None takes the precision's.
+        timed: Whether to measure how fast it is as well: some seconds for each
+            signature.
         verbose: Whether to print the certificate's table.
 
     Returns:
@@ -115,7 +118,7 @@ def tflite(
             one_head,
             kind="TFLite",
             precision=precision,
-            trials=_trials(content, models, checked),
+            trials=_trials(content, models, checked, timed),
             min_agreement=min_agreement,
             verbose=verbose,
             **_facts(content, models, checked, ranges),
@@ -195,7 +198,7 @@ def _check_weights(content: bytes, model: keras.Model, precision: str) -> None:
 
 
 def _trials(
-    content: bytes, models: Mapping[str, keras.Model], checked: CheckSet
+    content: bytes, models: Mapping[str, keras.Model], checked: CheckSet, timed: bool
 ) -> dict[str, Trial]:
     interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
 
@@ -211,6 +214,7 @@ def _trials(
             checked,
             batch_size=1,
             keep_rate=keep_rate_of(signature),
+            timed=timed,
         )
         for signature, model in models.items()
     }

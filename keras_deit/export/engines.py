@@ -33,6 +33,7 @@ def openvino(
     head: str = "fused",
     keep_rate: float | None = None,
     min_agreement: float | None = None,
+    timed: bool = True,
     verbose: bool = True,
 ) -> Path:
     """Exports a model as an OpenVINO file, for any batch size.
@@ -64,6 +65,7 @@ def openvino(
             `with_keep_rate`; None takes the model's own.
         min_agreement: Smallest share of the images with the same best class, in [0, 1];
             None takes the precision's.
+        timed: Whether to measure how fast it is as well: some seconds.
         verbose: Whether to print the certificate as a table.
 
     Returns:
@@ -86,6 +88,7 @@ def openvino(
         checked=check_set(images, image_labels),
         head=head,
         keep_rate=keep_rate,
+        timed=timed,
     )
 
 
@@ -98,6 +101,7 @@ def onnx(
     head: str = "fused",
     keep_rate: float | None = None,
     min_agreement: float | None = None,
+    timed: bool = True,
     verbose: bool = True,
 ) -> Path:
     """Exports a model as an ONNX file in float32, for any batch size.
@@ -121,6 +125,7 @@ def onnx(
             `with_keep_rate`; None takes the model's own.
         min_agreement: Smallest share of the images with the same best class, in [0, 1];
             None takes that of float32.
+        timed: Whether to measure how fast it is as well: some seconds.
         verbose: Whether to print the certificate as a table.
 
     Returns:
@@ -147,6 +152,7 @@ def onnx(
         checked=check_set(images, image_labels),
         head=head,
         keep_rate=keep_rate,
+        timed=timed,
     )
 
 
@@ -160,6 +166,7 @@ def _export(
     checked: CheckSet,
     head: str,
     keep_rate: float | None,
+    timed: bool,
 ) -> Path:
     """Makes the files by `make(model, file)`, tries them, and puts them in place.
 
@@ -179,7 +186,7 @@ def _export(
         made = sorted(files.iterdir())
         facts["bytes"] = sum(file.stat().st_size for file in made)
         facts["sha256"] = {f.name: sha256(f.read_bytes()).hexdigest() for f in made}
-        trial = try_signature(one_head, run, checked, keep_rate=keep_rate)
+        trial = try_signature(one_head, run, checked, keep_rate=keep_rate, timed=timed)
         trials = {"serving_default": trial}
         proof_file = files / f"{path.stem}.certificate.json"
         certify(proof_file, one_head, kind, trials=trials, **proof, **facts)

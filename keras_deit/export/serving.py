@@ -50,6 +50,7 @@ def saved_model(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
     min_agreement: float | None = None,
+    timed: bool = True,
     verbose: bool = True,
 ) -> Path:
     """Exports a model in the layout of TF Serving, `path/<version>/`.
@@ -98,6 +99,8 @@ def saved_model(
         max_pixels: Most pixels of an image, as it is and as it is resized.
         min_agreement: Smallest share of the images on which the best class must be the
             model's, in [0, 1]; None takes that of the precision (`certificate.LIMITS`).
+        timed: Whether to measure how fast it is as well: some seconds for each
+            signature.
         verbose: Whether to print the certificate.
 
     Returns:
@@ -145,7 +148,7 @@ def saved_model(
             models[DEFAULT],
             "SavedModel",
             precision,
-            _try_out(artifact, models, samples, signatures),
+            _try_out(artifact, models, samples, signatures, timed),
             min_agreement,
             verbose,
             operators=_operators(artifact),
@@ -180,7 +183,7 @@ class _Samples:
 
 
 def _try_out(
-    artifact: Path, models: dict, samples: _Samples, names
+    artifact: Path, models: dict, samples: _Samples, names: list[str], timed: bool
 ) -> dict[str, Trial]:
     """Loads the artifact, and tries each of its signatures."""
     signatures = tf.saved_model.load(str(artifact)).signatures
@@ -200,6 +203,7 @@ def _try_out(
             keep_rate=keep_rate_of(name),
             inputs=inputs,
             expected=expected.get(name, expected[DEFAULT]),
+            timed=timed,
         )
 
     return {name: tried(name) for name in names}

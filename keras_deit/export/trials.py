@@ -198,14 +198,14 @@ class Trial:
         model_accuracy: Share of the images that the model knows, in [0, 1]; None if the
             classes of the images are not known.
         accuracy: The same of the artifact.
-        speed: How fast it was.
+        speed: How fast it was; None if that was not measured.
         keep_rate: The keep rate of the signature; None for the model's own.
     """
 
     comparison: Comparison
     model_accuracy: float | None
     accuracy: float | None
-    speed: Speed
+    speed: Speed | None
     keep_rate: float | None = None
 
 
@@ -222,6 +222,7 @@ def try_signature(
     keep_rate: float | None = None,
     inputs: np.ndarray | None = None,
     expected: np.ndarray | None = None,
+    timed: bool = True,
 ) -> Trial:
     """Tries one signature of an artifact.
 
@@ -233,6 +234,7 @@ def try_signature(
         keep_rate: The keep rate of the signature, if it is one of a dial.
         inputs: What `run` gets of each image; None takes the views, uint8 (H, W, 3).
         expected: What `model_logits` returned of these images; None works it out.
+        timed: Whether to measure the speed as well.
 
     Returns:
         What came out.
@@ -245,7 +247,7 @@ def try_signature(
         comparison=compare(expected, received),
         model_accuracy=_accuracy(expected, checked.labels),
         accuracy=_accuracy(received, checked.labels),
-        speed=measure_speed(run, inputs, batch_size),
+        speed=measure_speed(run, inputs, batch_size) if timed else None,
         keep_rate=keep_rate,
     )
 

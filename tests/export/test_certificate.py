@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -147,6 +147,8 @@ def test_a_table_tells_it_to_people(certified, capsys):
     for part in ("2.0e-05", "1.0e-06", "95.00 %", "81.25 %", "1.0 / 2.0", "30.0 (32)"):
         assert part in row
     assert "1.0 MiB, 2 operators: ADD, MUL" in said
+    certified(verbose=True, pixels=replace(trial(), speed=None))
+    assert "pixels" in capsys.readouterr().out
     certified(pixels=trial())
     assert not capsys.readouterr().out
 

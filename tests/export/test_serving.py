@@ -29,8 +29,8 @@ def versions(tmp_path_factory, model, small_model, images, labels):
     """Version 1 has seven classes with names, version 2 three without."""
     base = tmp_path_factory.mktemp("served") / "models" / "animals"
     return [
-        saved_model(model, base, labels, images, verbose=False),
-        saved_model(small_model, str(base), head="class", verbose=False),
+        saved_model(model, base, labels, images, timed=False, verbose=False),
+        saved_model(small_model, str(base), head="class", timed=False, verbose=False),
     ]
 
 
@@ -177,7 +177,13 @@ def test_a_dial_shares_the_weights_and_each_rate_is_its_model(
 ):
     model = with_keep_rate(small_model, 0.9)
     version = saved_model(
-        model, tmp_path, images=images, keep_rates=(1, 0.5), explain=True, verbose=False
+        model,
+        tmp_path,
+        images=images,
+        keep_rates=(1, 0.5),
+        explain=True,
+        timed=False,
+        verbose=False,
     )
     signatures = tf.saved_model.load(str(version)).signatures
     files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
@@ -202,7 +208,13 @@ def test_a_dial_shares_the_weights_and_each_rate_is_its_model(
 
 def test_half_precision_is_frozen_and_half_the_size(tmp_path, model, images, labels):
     version = saved_model(
-        model, tmp_path, labels, images, precision="bfloat16", verbose=False
+        model,
+        tmp_path,
+        labels,
+        images,
+        precision="bfloat16",
+        timed=False,
+        verbose=False,
     )
     variables = version / "variables" / "variables.data-00000-of-00001"
     assert variables.stat().st_size < 2_000  # nothing but the counter of checkpoints
@@ -252,7 +264,7 @@ def test_an_artifact_that_differs_leaves_what_was_there(
     (tmp_path / "1" / "saved_model.pb").write_text("old")
     never_equal(monkeypatch)
     with pytest.raises(RuntimeError, match=r"0\.01.*it is not kept"):
-        saved_model(small_model, tmp_path, images=images, verbose=False)
+        saved_model(small_model, tmp_path, images=images, timed=False, verbose=False)
     assert names_in(tmp_path) == ["1"]
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "old"
 
@@ -298,5 +310,5 @@ def test_a_model_of_mixed_precision_is_exported_in_float32(tmp_path):
         embed_dim=16,
         num_heads=2,
     )
-    version = saved_model(model, tmp_path / "mixed", verbose=False)
+    version = saved_model(model, tmp_path / "mixed", timed=False, verbose=False)
     assert (version / "certificate.json").exists()

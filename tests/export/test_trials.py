@@ -82,7 +82,7 @@ def test_a_signature_is_run_in_batches_and_compared(small_model, images):
 
     trial = try_signature(small_model, run, checked, batch_size=2, keep_rate=0.5)
     assert largest == 2
-    assert trial.comparison.max_difference == pytest.approx(0.25)
+    assert trial.comparison.max_difference == pytest.approx(0.25, abs=1e-4)
     assert trial.model_accuracy == np.mean(expected.argmax(-1) == [0, 1, 2])
     shifted = (expected + [[0.0, 0.0, 0.25]]).argmax(-1)
     assert trial.accuracy == np.mean(shifted == [0, 1, 2])
@@ -98,7 +98,10 @@ def test_without_labels_there_is_no_accuracy_and_inputs_may_be_anything(
     def run(files):
         return logits[[int(file) for file in files]]
 
-    trial = try_signature(small_model, run, CheckSet(images), inputs=inputs)
+    trial = try_signature(
+        small_model, run, CheckSet(images), inputs=inputs, timed=False
+    )
+    assert trial.speed is None
     assert trial.comparison.max_difference < 1e-5
     assert (trial.accuracy, trial.model_accuracy, trial.keep_rate) == (None, None, None)
 

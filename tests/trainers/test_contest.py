@@ -7,16 +7,8 @@ from pathlib import Path
 import pytest
 
 import trainers
-from trainers._contest import (
-    Contest,
-    Contestant,
-    rate,
-    ratios,
-    run_contest,
-    spread,
-    stage_times,
-    summary,
-)
+from trainers._contest import Contest, Contestant, run_contest
+from trainers._contest_summary import rate, ratios, spread, stage_times, summary
 
 SLEEPER = """
     import time
@@ -269,6 +261,48 @@ def test_all_work_on_one_core_with_one_thread(contestant):
     assert contest.errors == {}
     items = [heard["items"] for (heard,) in contest.rounds.values()]
     assert items == [1 + max(os.sched_getaffinity(0))] * 2
+
+
+def test_all_cores_can_be_used_with_many_threads(contestant, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = """
+        import os
+
+        def step():
+            assert "OMP_NUM_THREADS" not in os.environ
+            return len(os.sched_getaffinity(0))
+
+        def tasks():
+            return {"cores": lambda: step}
+    """
+    contest = run_contest(
+        [contestant("all", code)], rounds=1, seconds=1e-9, all_cores=True
+    )
+    assert contest.errors == {}
+    heard = contest.rounds["all", "cores"][0]
+    assert heard["items"] == len(os.sched_getaffinity(0))
+    assert heard["others"] is None or 0 <= heard["others"] <= 1
+
+
+def test_another_python_finds_ours_but_not_what_we_add(contestant, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/added")
+    code = """
+        import os
+
+        def step():
+            return len(os.environ["PYTHONPATH"].split(os.pathsep))
+
+        def tasks():
+            return {"paths": lambda: step}
+    """
+    own = contestant("own", code)
+    other = Contestant(
+        "other", own.module, python=f"{sys.exec_prefix}/bin/../bin/python"
+    )
+    contest = run_contest([own, other], rounds=1, seconds=1e-9)
+    assert contest.errors == {}
+    assert contest.rounds["own", "paths"][0]["items"] == 2
+    assert contest.rounds["other", "paths"][0]["items"] == 1
 
 
 def test_what_a_contestant_prints_is_no_answer(contestant):

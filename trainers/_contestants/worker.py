@@ -147,12 +147,13 @@ def _round(step, seconds: float, core: str) -> dict:
     cpu = time.process_time() - cpu
     others = None
     if busy is not None:
-        others = max(0.0, _busy(core) - busy - cpu) / elapsed
+        cores = 1 if core else os.cpu_count()
+        others = max(0.0, _busy(core) - busy - cpu) / elapsed / cores
     return {"items": items, "seconds": elapsed, "cpu_seconds": cpu, "others": others}
 
 
 def _busy(core: str) -> float | None:
-    """Seconds that a core has worked since it started, for whomever."""
+    """Seconds that a core, or all of them, worked since it started, for whomever."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:

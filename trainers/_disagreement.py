@@ -20,6 +20,7 @@ from keras_deit.models.inference import (
     num_classes,
 )
 from keras_deit.models.preprocessing import preprocessing_of
+from keras_deit.training.progress import tracked
 from keras_deit.training.report import percent, print_table
 
 CLASS, DISTILLATION, FUSED = HEADS = ("class", "distillation", "fused")
@@ -82,8 +83,20 @@ class Answers:
         return sorted(rows, key=lambda row: (-row[2], -row[1], row[0]))[:count]
 
 
-def answers_of(model: keras.Model, source: Source, batch_size: int) -> Answers:
+def answers_of(
+    model: keras.Model,
+    source: Source,
+    batch_size: int,
+    names: list[str] | None = None,
+) -> Answers:
     """Asks both heads about every image of a dataset, in its order.
+
+    Args:
+        model: A distilled model.
+        source: The dataset.
+        batch_size: Images in a batch, at least 1.
+        names: Name of each class that the model was trained on; None if it is not
+            known, and then the numbers are taken to be those of the dataset.
 
     Raises:
         ValueError: If the model has one head, or other classes than the dataset.
@@ -93,12 +106,7 @@ def answers_of(model: keras.Model, source: Source, batch_size: int) -> Answers:
         "To compare its heads, a model must have two: a distilled one.",
         model=model.name,
     )
-    check(
-        num_classes(model) == len(source.class_names),
-        "Model and dataset must have the same classes.",
-        model_classes=num_classes(model),
-        dataset_classes=len(source.class_names),
-    )
+    _check_classes(num_classes(model), names, source.class_names)
 
     @tf.function(autograph=False)
     def ask(pixels, labels, weight):
@@ -111,7 +119,8 @@ def answers_of(model: keras.Model, source: Source, batch_size: int) -> Answers:
 
     crop_ratio = preprocessing_of(model).crop_ratio
     batches = evaluation_batches(source, input_size(model), batch_size, crop_ratio)
-    asked = [ask(*batch) for batch in tracked(batches, "Asking both heads")]
+    batches = tracked(batches, "Asking both heads", len(batches))
+    asked = [ask(*batch) for batch in batches]
     best, sure = (np.concatenate(columns).T for columns in zip(*asked, strict=True))
     return Answers(
         best[0],
@@ -120,14 +129,22 @@ def answers_of(model: keras.Model, source: Source, batch_size: int) -> Answers:
     )
 
 
-def tracked(things, what: str):
-    """Shows on a terminal how far a loop is."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    return track(things, what, total=len(things), console=console, disable=hidden)
+def _check_classes(count: int, names, of_dataset) -> None:
+    check(
+        count == len(of_dataset),
+        "Model and dataset must have the same classes.",
+        model_classes=count,
+        dataset_classes=len(of_dataset),
+    )
+    pairs = () if names is None else zip(names, of_dataset, strict=True)
+    for label, (model_class, dataset_class) in enumerate(pairs):
+        check(
+            model_class == dataset_class,
+            "Model and dataset must have the same classes, in the same order.",
+            label=label,
+            model_class=model_class,
+            dataset_class=dataset_class,
+        )
 
 
 def views_of(model: keras.Model, source: Source, places) -> dict[int, np.ndarray]:

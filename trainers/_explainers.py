@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit._files import existing_file
-from keras_deit.data.bounded import OK
+from keras_deit.data.bounded import OK, bounded_views
 from keras_deit.data.geometry import evaluation_view, read_image
+from keras_deit.export.serving import LABELS
+from keras_deit.export.signatures import EXPLAIN
 from keras_deit.models.explanation import explanation_model
 from keras_deit.models.inference import input_size
 from keras_deit.models.preprocessing import preprocessing_of
-
-SIGNATURE = "explain"
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,6 @@ class Explanation:
     kept: np.ndarray
 
 
-def view_of_file(path: str, image_size: tuple[int, int], crop_ratio: float):
-    """Reads an image file as a model sees it, uint8 (H, W, 3)."""
-    return evaluation_view(read_image(path), image_size, crop_ratio).numpy()
-
-
 def explainer_of_model(model: keras.Model) -> Callable[[np.ndarray], Explanation]:
     """Makes a function that explains a view, uint8 (H, W, 3)."""
     explanation = explanation_model(model)
@@ -56,44 +51,78 @@ def file_explainer_of_model(
 ) -> Callable[[str], Explanation]:
     """Makes a function that explains an image file, of one that explains its view."""
     size, crop_ratio = input_size(model), preprocessing_of(model).crop_ratio
-    return lambda path: explain(view_of_file(path, size, crop_ratio))
+    return lambda path: explain(
+        evaluation_view(read_image(path), size, crop_ratio).numpy()
+    )
 
 
-def file_explainer_of_saved_model(
-    folder: Path,
-) -> tuple[Callable[[str], Explanation], list[str]]:
-    """Makes a function that explains an image file; and names the classes.
+class SavedModelExplainer:
+    """Explains image files by the signature of a SavedModel.
 
     Args:
         folder: A SavedModel, as `export.saved_model(..., explain=True)` leaves it, or
             a folder of versions of it, of which the last counts.
 
+    Attributes:
+        names: Name of each class.
+
     Raises:
         ValueError: If there is no SavedModel, or none with that signature.
     """
-    folder = _last_version(folder)
-    loaded = tf.saved_model.load(str(folder))
-    check(
-        SIGNATURE in loaded.signatures,
-        "The SavedModel must have a signature `explain`: export it with --explain.",
-        model=str(folder),
-        signatures=sorted(loaded.signatures),
-    )
-    certificate = json.loads(existing_file(folder / "certificate.json").read_text())
-    seen = certificate["preprocessing"]
-    size, crop_ratio = tuple(seen["image_size"]), seen["crop_ratio"]
-    labels = existing_file(folder / "assets" / "labels.txt").read_text().splitlines()
 
-    def explain(path: str) -> Explanation:
-        view = view_of_file(path, size, crop_ratio)
-        data = tf.constant([Path(path).read_bytes()])
-        # Not through `loaded` alone: it must live as long as its signature.
-        outputs = loaded.signatures[SIGNATURE](image_bytes=data)
-        status = outputs["status"].numpy()[0].decode()
-        check(status == OK, "The SavedModel refuses the image.", path=path, why=status)
+    def __init__(self, folder: Path):
+        folder = _last_version(folder)
+        # It must live as long as its signature.
+        self._loaded = tf.saved_model.load(str(folder))
+        check(
+            EXPLAIN in self._loaded.signatures,
+            f"The SavedModel must have a signature `{EXPLAIN}`: export it with "
+            "--explain.",
+            model=str(folder),
+            signatures=sorted(self._loaded.signatures),
+        )
+        certificate = json.loads(existing_file(folder / "certificate.json").read_text())
+        seen = certificate["preprocessing"]
+        size, crop_ratio = tuple(seen["image_size"]), seen["crop_ratio"]
+        bounds = ("max_bytes", "max_pixels")
+        bounds = {name: certificate[name] for name in bounds if name in certificate}
+        self._views = tf.function(
+            lambda files: bounded_views(files, size, crop_ratio, **bounds),
+            input_signature=[tf.TensorSpec((None,), tf.string)],
+            autograph=False,
+        )
+        labels = existing_file(folder / "assets" / LABELS).read_text()
+        self.names = labels.splitlines()
+
+    def view(self, path: str) -> np.ndarray:
+        """Reads an image file as the signature does, uint8 (H, W, 3).
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the signature does not take it.
+        """
+        data = existing_file(path).read_bytes()
+        views, statuses = self._views(tf.constant([data]))
+        _check_taken(path, statuses[0])
+        return views[0].numpy()
+
+    def explain(self, path: str) -> Explanation:
+        """Explains an image file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the signature does not take it.
+        """
+        view, data = self.view(path), existing_file(path).read_bytes()
+        explain = self._loaded.signatures[EXPLAIN]
+        outputs = explain(image_bytes=tf.constant([data]))
+        _check_taken(path, outputs["status"][0])
         return _of_one(view, outputs)
 
-    return explain, labels
+
+def _check_taken(path: str, status) -> None:
+    why = status.numpy().decode()
+    check(why == OK, "The SavedModel refuses the image.", path=path, why=why)
 
 
 def _last_version(folder: Path) -> Path:

@@ -41,6 +41,7 @@ PRECISIONS = {
     "openvino": ("float32", "bfloat16"),
     "onnx": ("float32",),
 }
+ENGINES = {"openvino": "OpenVINO", "onnx": "ONNX"}
 SUFFIXES = {"tflite": ".tflite", "openvino": ".xml", "onnx": ".onnx"}
 NUM_CALIBRATION_IMAGES = 128
 WORST_LAYERS = 10
@@ -109,8 +110,10 @@ def define_flags(values: flags.FlagValues) -> None:
         "min_agreement",
         None,
         "Share of the images on which the best class must be the model's; by default "
-        "1 for float32, 0.99 for float16, 0.98 for bfloat16, 0.97 for dynamic_int8 and "
-        "0 for int8.",
+        "0.99 for float16, 0.98 for bfloat16, 0.97 for dynamic_int8 and 0 for int8; in "
+        "float32 it follows from the largest difference, but for ties.",
+        lower_bound=0.0,
+        upper_bound=1.0,
         flag_values=values,
     )
 
@@ -122,7 +125,9 @@ def main(values: flags.FlagValues) -> None:
     from keras_deit.models.inference import num_classes
 
     plan = _plan(values)
-    labels = Path(values.labels).read_text().splitlines() if values.labels else None
+    labels = (
+        Path(values.labels).read_text("utf-8").splitlines() if values.labels else None
+    )
     source = load_source(values.dataset, "validation")
     model = _model_flags.load(values)  # perhaps a download, hence after the rest
     if labels is None:
@@ -154,8 +159,11 @@ def main(values: flags.FlagValues) -> None:
 def _plan(values: flags.FlagValues) -> list[tuple[str, str, Path, dict]]:
     """Each format, precision, place and options; refuses what has no meaning."""
     from keras_deit._checks import check, check_choice
+    from keras_deit.export.dial import check_keep_rates
+    from keras_deit.export.engines import check_installed
 
     check(bool(values.formats), "`formats` must name one.", formats=values.formats)
+    rates = check_keep_rates(_rates(values.keep_rates))
     output, plan = Path(values.output), []
     for text in values.formats:
         kind, _, precision = text.strip().partition(":")
@@ -167,8 +175,13 @@ def _plan(values: flags.FlagValues) -> list[tuple[str, str, Path, dict]]:
         if kind in SUFFIXES:
             middle = f".{precision}" if precision else ""
             path = output / f"{output.absolute().name}{middle}{SUFFIXES[kind]}"
+        if kind in ENGINES:
+            check_installed(ENGINES[kind])
         precision = precision or PRECISIONS[kind][0]
-        plan.append((kind, precision, path, _options(values, kind, precision)))
+        options = _options(values, kind, precision)
+        if rates and "keep_rates" not in options:
+            print(f"{kind}, {precision}: keeps its own rate, there is no dial.")
+        plan.append((kind, precision, path, options))
     used = {name for *_, options in plan for name in options}
     for name in ("keep_rates", "explain", "sensitivity"):
         check(

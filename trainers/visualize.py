@@ -15,7 +15,7 @@ Examples:
   python -m trainers visualize --model=saved_models/deit/1 a.png b.png
 """
 
-from collections import Counter
+from itertools import count
 from pathlib import Path
 
 from absl import flags
@@ -24,6 +24,15 @@ from trainers import _model_flags
 
 ARGUMENTS = "[IMAGE ...]"
 CSV_FILE, GRID_FILE = "disagreements.csv", "disagreements.png"
+OF_DATASET = ("split", "batch_size", "examples", "worst", "download")  # flags
+NOT_OF_SAVED_MODEL = (
+    "weights",
+    "num_classes",
+    "image_size",
+    "keep_rate",
+    "dataset",
+    *OF_DATASET,
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -72,17 +81,16 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, images: list[str]) -> None:
     """Draws the pictures and prints the tables."""
     from keras_deit._checks import check
-    from keras_deit.data.geometry import read_image
+    from keras_deit.models.variants import VARIANTS
 
     check(
         bool(images) or values.dataset is not None,
         "Give at least one picture, or a dataset (--dataset).",
         images=images,
     )
-    for path in images:
-        read_image(path)  # all are readable, or nothing is drawn
     output = Path(values.output)
-    if Path(values.model).is_dir():
+    # A folder that is called like a variant does not hide the variant.
+    if values.model not in VARIANTS and Path(values.model).is_dir():
         written = _draw_of_saved_model(values, images, output)
     else:
         written = _draw_of_model(values, images, output)
@@ -90,26 +98,28 @@ def main(values: flags.FlagValues, images: list[str]) -> None:
 
 
 def _draw_of_saved_model(values, images: list[str], output: Path) -> list[str]:
-    from trainers._explainers import file_explainer_of_saved_model
+    from trainers._explainers import SavedModelExplainer
 
-    of_keras = ("weights", "num_classes", "image_size", "keep_rate", "dataset")
-    given = [name for name in of_keras if values[name].present]
-    if given:
-        raise ValueError(
-            f"A SavedModel is whole and explains pictures: --{given[0]} is for other "
-            f"models. Received: --model={values.model}."
-        )
-    explain, names = file_explainer_of_saved_model(Path(values.model))
-    return _draw_images(explain, names, images, output)
+    rule = "A SavedModel is whole and explains pictures: --{} is for other models."
+    _refuse(values, NOT_OF_SAVED_MODEL, rule)
+    explainer = SavedModelExplainer(Path(values.model))
+    for path in images:
+        explainer.view(path)  # all are taken, or nothing is drawn
+    return _draw_images(explainer.explain, explainer.names, images, output)
 
 
 def _draw_of_model(values, images: list[str], output: Path) -> list[str]:
+    from keras_deit.data.geometry import read_image
     from keras_deit.data.sources import load_source
     from keras_deit.models.inference import num_classes
     from trainers._explainers import explainer_of_model, file_explainer_of_model
 
+    for path in images:
+        read_image(path)  # all are readable, or nothing is drawn
     source = None
-    if values.dataset is not None:
+    if values.dataset is None:
+        _refuse(values, OF_DATASET, "--{} is for a dataset: give one, --dataset=NAME.")
+    else:
         source = load_source(values.dataset, values.split, values.download)
     model = _model_flags.load(values)  # perhaps a download, hence last
     names = _model_flags.class_names(values, num_classes(model))
@@ -121,18 +131,27 @@ def _draw_of_model(values, images: list[str], output: Path) -> list[str]:
     return written + _draw_images(explain_file, names, images, output)
 
 
+def _refuse(values, names: tuple[str, ...], rule: str) -> None:
+    """Refuses flags that would be ignored; `rule` has a place for the name of one."""
+    from keras_deit._checks import check
+
+    for name in names:
+        flag = values[name]
+        check(not flag.present, rule.format(name), **{name: flag.value})
+
+
 def _draw_images(explain, names, images: list[str], output: Path) -> list[str]:
     """Draws what each picture's explanation says; returns the names of the files."""
-    from trainers._disagreement import tracked
+    from keras_deit.training.progress import tracked
     from trainers._pictures import draw_explanation
 
     output.mkdir(parents=True, exist_ok=True)
-    written, seen = [], Counter()
-    for path in tracked(images, "Drawing"):
+    written = []
+    for path in tracked(images, "Drawing", len(images)):
         stem = Path(path).stem
-        seen[stem] += 1
-        number = f"-{seen[stem]}" if seen[stem] > 1 else ""
-        written.append(f"{stem}{number}-attention.png")
+        stems = (f"{stem}-{n}" if n > 1 else stem for n in count(1))
+        files = (f"{stem}-attention.png" for stem in stems)
+        written.append(next(file for file in files if file not in written))
         draw_explanation(explain(path), names, Path(path).name, output / written[-1])
     return written
 
@@ -144,10 +163,11 @@ def _compare_heads(values, model, explain, names, source, output: Path) -> list[
     from trainers import _disagreement
     from trainers._pictures import draw_disagreements
 
-    if len(names) == NUM_CLASSES and _model_flags.names_of_run(values) is None:
+    own_names = _model_flags.names_of_run(values)
+    if len(names) == NUM_CLASSES and own_names is None:
         source = among_imagenet(source)
     with naming_unreadable_images(source):
-        answers = _disagreement.answers_of(model, source, values.batch_size)
+        answers = _disagreement.answers_of(model, source, values.batch_size, own_names)
     title = f"{source.num_examples:,} images of {source.name}"
     heading = f"{values.model}: {title}"
     _disagreement.print_tables(answers, names, heading, values.worst)

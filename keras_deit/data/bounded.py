@@ -7,6 +7,7 @@ from keras_deit.data.image_header import first_gif_frame, is_gif, stated_shape
 
 MAX_BYTES = 2**25  # of a file: 32 MiB
 MAX_PIXELS = 2**25  # of an image, decoded or resized: 33.5 million
+IMAGES_AT_ONCE = 4  # decoded side by side
 STATUS = OK, TOO_MANY_BYTES, TOO_MANY_PIXELS, NOT_DECODABLE = (
     "ok",
     "too_many_bytes",
@@ -15,31 +16,30 @@ STATUS = OK, TOO_MANY_BYTES, TOO_MANY_PIXELS, NOT_DECODABLE = (
 )
 
 
-def bounded_view(
-    image_bytes,
+def bounded_views(
+    files,
     image_size: tuple[int, int],
     crop_ratio: float,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
 ):
-    """Makes the evaluation view of an encoded image, or a black one and a reason.
+    """Makes the evaluation view of each encoded image, or a black one and a reason.
 
-    The size of the file is looked at first, then that of the image, which stands in the
+    The size of a file is looked at first, then that of the image, which stands in the
     file's header, and only then is it decoded. Works in graphs, and survives saving.
 
     Args:
-        image_bytes: The file, a scalar string: JPEG, PNG, BMP, WebP that is not
-            animated, or GIF, of which the first frame is all that is looked at, without
-            the canvas around it.
-        image_size: Height and width of the view, in pixels.
+        files: The files, strings (n,): JPEG, PNG, BMP, WebP that is not animated, or
+            GIF, of which nothing after the first frame is looked at.
+        image_size: Height and width of a view, in pixels.
         crop_ratio: As in `evaluation_view`.
         max_bytes: Most bytes of a file.
-        max_pixels: Most pixels of the image, and of what it is resized to: a long and
+        max_pixels: Most pixels of an image, and of what it is resized to: a long and
             narrow one grows.
 
     Returns:
-        A pair: pixels, uint8, shape (height, width, 3), zeros unless all is well; and
-        the status, a scalar string, one of `STATUS`.
+        A pair: pixels, uint8, shape (n, height, width, 3), zeros unless all is well;
+        and the status of each, strings (n,), each one of `STATUS`.
     """
     blank = tf.zeros((*image_size, 3), tf.uint8)
 
@@ -54,24 +54,33 @@ def bounded_view(
             lambda: (blank, tf.constant(TOO_MANY_PIXELS)),
         )
 
-    return tf.cond(
-        tf.strings.length(image_bytes) <= max_bytes,
-        lambda: _or_else(view_of, image_bytes, (blank, NOT_DECODABLE)),
-        lambda: (blank, tf.constant(TOO_MANY_BYTES)),
-    )
+    @tf.autograph.experimental.do_not_convert
+    def numbered_view(place, data):
+        view, status = tf.cond(
+            tf.strings.length(data) <= max_bytes,
+            lambda: view_of(data),
+            lambda: (blank, tf.constant(TOO_MANY_BYTES)),
+        )
+        return place, view, status
+
+    # Graphs have no `try`: a data set leaves out what fails, and the places tell who is
+    # missing. One more element lets the batch never be empty.
+    count = tf.size(files, tf.int64)
+    seen = tf.data.Dataset.from_tensor_slices(files).enumerate()
+    seen = seen.map(numbered_view, IMAGES_AT_ONCE).ignore_errors()
+    last = tf.data.Dataset.from_tensors((count, blank, NOT_DECODABLE))
+    seen = seen.concatenate(last).batch(count + 1)
+    places, views, statuses = seen.get_single_element()
+    shape = tf.stack([count + 1, *blank.shape])
+    views = tf.scatter_nd(places[:, None], views, shape)
+    missing = tf.fill([count + 1], NOT_DECODABLE)
+    statuses = tf.tensor_scatter_nd_update(missing, places[:, None], statuses)
+    return tf.ensure_shape(views[:-1], (None, *blank.shape)), statuses[:-1]
 
 
 def _decoded_view(data, image_size, crop_ratio):
     data = tf.cond(is_gif(data), lambda: first_gif_frame(data), lambda: data)
     return evaluation_view(decode_image(data), image_size, crop_ratio)
-
-
-def _or_else(compute, data, otherwise):
-    """What a function gives, or something else if it fails: graphs have no `try`."""
-    compute = tf.autograph.experimental.do_not_convert(compute)
-    attempt = tf.data.Dataset.from_tensors(data).map(compute).ignore_errors()
-    instead = tf.data.Dataset.from_tensors(otherwise)
-    return attempt.concatenate(instead).take(1).get_single_element()
 
 
 def _area(rows, columns):

@@ -2,11 +2,14 @@
 
 import tensorflow as tf
 
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # the size is in the first chunk
 GIF_TRAILER = b"\x3b"
 GIF_EXTENSION, GIF_IMAGE = 0x21, 0x2C
 # What a small file could keep a decoder busy with, for minutes or hours.
-MAX_GIF_BLOCKS = 2**17  # 32 MiB, if they are full
-MAX_JPEG_SCANS = 100  # progressive ones have about ten; each visits all pixels
+MAX_GIF_BLOCKS = 2**15  # 8 MB, if they are full
+MAX_JPEG_SCANS = 100  # progressive ones have about ten; each visits all pixels:
+MAX_SCANNED_PIXELS = 2**29  # sixteen scans of the largest image
+MAX_PNG_TEXTS = 16  # that are packed: each is unpacked to up to 8 MB
 
 
 def stated_shape(image_bytes):
@@ -30,7 +33,10 @@ def stated_shape(image_bytes):
     return tf.case(
         [
             (begins(0, b"\xff\xd8\xff"), lambda: _of_jpeg(image_bytes)),
-            (begins(0, b"\x89PNG\r\n\x1a\n"), lambda: _of_png(head)),
+            (
+                begins(0, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"),
+                lambda: _of_png(image_bytes, head),
+            ),
             (is_gif(image_bytes), lambda: _of_gif(image_bytes)),
             (begins(0, b"RIFF") & begins(8, b"WEBPVP8 "), lambda: _of_webp(head)),
             (begins(0, b"RIFF") & begins(8, b"WEBPVP8L"), lambda: _of_webp_l(head)),
@@ -83,10 +89,13 @@ def _big(data, start, count):
 
 
 def _of_jpeg(image_bytes):
-    few = tf.debugging.Assert(_scans(image_bytes) <= MAX_JPEG_SCANS, ["Many scans."])
-    with tf.control_dependencies([few]):
-        shape = tf.io.extract_jpeg_shape(image_bytes, tf.int64)
-    return shape[0], shape[1]
+    shape = tf.io.extract_jpeg_shape(image_bytes, tf.int64)
+    scans = _scans(image_bytes)
+    # Of an image that is too large for this, whoever asked refuses the size itself.
+    work = scans * tf.minimum(shape[0] * shape[1], MAX_SCANNED_PIXELS // 16)
+    few = (scans <= MAX_JPEG_SCANS) & (work <= MAX_SCANNED_PIXELS)
+    with tf.control_dependencies([tf.debugging.Assert(few, ["Many scans."])]):
+        return tf.identity(shape[0]), tf.identity(shape[1])
 
 
 def _scans(image_bytes):
@@ -97,8 +106,14 @@ def _scans(image_bytes):
     return tf.math.count_nonzero(begins)
 
 
-def _of_png(head):
-    return _big(head, 20, 4), _big(head, 16, 4)
+def _of_png(image_bytes, head):
+    data = tf.io.decode_raw(image_bytes, tf.uint8)
+    a, b, c, d = (data[i : i - 3 or None] for i in range(4))
+    is_text = (a == ord("z")) | (a == ord("i"))  # zTXt and iTXt
+    is_text &= (b == ord("T")) & (c == ord("X")) & (d == ord("t"))
+    few = tf.math.count_nonzero(is_text) <= MAX_PNG_TEXTS
+    with tf.control_dependencies([tf.debugging.Assert(few, ["Many texts."])]):
+        return _big(head, 20, 4), _big(head, 16, 4)
 
 
 def _of_bmp(head):

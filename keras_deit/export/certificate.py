@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,7 +22,16 @@ from keras_deit.training.report import percent, print_table
 from keras_deit.version import __version__
 
 FORMAT = 2  # of the JSON file
-PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "openvino", "onnxruntime", "numpy")
+PACKAGES = (
+    "keras",
+    "tensorflow",
+    "ai-edge-litert",
+    "openvino",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,8 @@ class Limits:
     Attributes:
         max_difference: Largest absolute difference of a logit, if it is limited.
         relative_difference: Largest relative difference, if it is limited.
-        top1_agreement: Smallest share of the images with the same best class. Images
-            whose two best logits are closer than twice `max_difference` do not count
-            as others: rounding may swap them.
+        top1_agreement: Smallest share of the images with the same best class, rounded
+            in favor of the artifact to whole images.
     """
 
     max_difference: float | None
@@ -43,7 +51,8 @@ class Limits:
 
 
 LIMITS = {
-    "float32": Limits(1e-4, None, 1.0),
+    # No agreement: within this difference nothing but ties can have another best class.
+    "float32": Limits(1e-4, None, 0.0),
     "float16": Limits(None, 0.01, 0.99),
     "bfloat16": Limits(None, 0.05, 0.98),
     "dynamic_int8": Limits(None, 0.2, 0.97),
@@ -51,12 +60,27 @@ LIMITS = {
 }
 
 
+def limits_of(precision: str, min_agreement: float | None = None) -> Limits:
+    """The limits of a precision, perhaps with another agreement.
+
+    Raises:
+        ValueError: If `min_agreement` is outside [0, 1].
+    """
+    if min_agreement is None:
+        return LIMITS[precision]
+    check_share("min_agreement", min_agreement)
+    return replace(LIMITS[precision], top1_agreement=min_agreement)
+
+
 def check_labels(labels, num_classes: int) -> list[str]:
     """Reads the class names, or numbers the classes if there are none.
 
     Raises:
-        ValueError: If there is not one name for each class, or one has two lines.
+        ValueError: If there are fewer than two classes, there is not one name for each,
+            or one is empty, has two lines or is no text.
     """
+    check(num_classes >= 2, "The model must have two classes or more.", Y=num_classes)
+    check(not isinstance(labels, str), "`labels` must be a list.", labels=labels)
     names = [str(n) for n in (range(num_classes) if labels is None else labels)]
     check(
         len(names) == num_classes,
@@ -65,8 +89,9 @@ def check_labels(labels, num_classes: int) -> list[str]:
         classes=num_classes,
     )
     for name in names:
-        one_line = len(name.splitlines()) <= 1 and name == name.rstrip("\r\n")
-        check(one_line, "A name in `labels` must be one line.", name=name)
+        is_line = bool(name) and "\n" not in name and "\r" not in name
+        is_text = not any("\ud800" <= letter <= "\udfff" for letter in name)
+        check(is_line and is_text, "A name in `labels` must be a line.", name=name)
     return names
 
 
@@ -76,7 +101,7 @@ def certify(
     kind: str,
     precision: str,
     trials: dict[str, Trial],
-    min_agreement: float | None = None,
+    limits: Limits,
     verbose: bool = True,
     **facts,
 ) -> dict:
@@ -86,10 +111,9 @@ def certify(
         path: The JSON file to write.
         model: The one-head model that was exported.
         kind: What the artifact is, for people.
-        precision: One of `LIMITS`, whose limits hold.
+        precision: One of `LIMITS`.
         trials: What came out when each signature was tried.
-        min_agreement: Smallest share of the images with the same best class, in [0, 1];
-            None takes the precision's.
+        limits: How far it may be; see `limits_of`.
         verbose: Whether to print the table as well.
         **facts: What else to record of the artifact.
 
@@ -97,15 +121,8 @@ def certify(
         What was written.
 
     Raises:
-        ValueError: If `min_agreement` is refused.
         RuntimeError: If a trial breaks a limit.
     """
-    limits = LIMITS[precision]
-    if min_agreement is not None:
-        check_share("min_agreement", min_agreement)
-        limits = Limits(
-            limits.max_difference, limits.relative_difference, min_agreement
-        )
     for signature, trial in trials.items():
         fault = _fault(trial, limits)
         if fault:
@@ -139,7 +156,7 @@ def certify(
         },
         "machine": {"architecture": platform.machine(), "cores": os.cpu_count()},
     }
-    path.write_text(json.dumps(certificate, indent=2) + "\n")
+    path.write_text(json.dumps(certificate, indent=2, allow_nan=False) + "\n")
     if verbose:
         print_certificate(certificate)
     return certificate
@@ -154,8 +171,9 @@ def _fault(trial: Trial, limits: Limits) -> str | None:
         limit, value = getattr(limits, name), getattr(found, name)
         if limit is not None and not value <= limit:
             return f"{name} is {value:.3g}, at most {limit:g} is allowed"
-    near = 2 * (limits.max_difference or 0)
-    if found.top1_agreement < limits.top1_agreement and found.flip_margin > near:
+    others = round((1 - found.top1_agreement) * found.num_images)
+    allowed = math.ceil(round((1 - limits.top1_agreement) * found.num_images, 6))
+    if others > allowed:
         return (
             f"top1_agreement is {found.top1_agreement:.4f}, at least "
             f"{limits.top1_agreement:g} is asked"

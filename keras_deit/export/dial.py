@@ -30,22 +30,35 @@ def dial(
         ValueError: If a rate is no whole percent in (0, 1] or is there twice, or the
             model has no blocks that reorganize tokens.
     """
-    percents = [round(100 * rate) for rate in keep_rates]
-    check(
-        all(
-            0 < rate <= 1 and abs(100 * rate - percent) < 1e-6
-            for rate, percent in zip(keep_rates, percents, strict=True)
-        )
-        and len(set(percents)) == len(percents),
-        "`keep_rates` must be different whole percents in (0, 1].",
-        keep_rates=tuple(keep_rates),
-    )
+    percents = check_keep_rates(keep_rates)
+    if not percents:
+        return {DEFAULT: model}
     by_cost, models = {count_macs(model): model}, {DEFAULT: model}
     for percent in percents:
         dialed = with_keep_rate(model, percent / 100)
         # As many products, as many tokens: the same model needs no second graph.
         models[f"keep_{percent}"] = by_cost.setdefault(count_macs(dialed), dialed)
     return models
+
+
+def check_keep_rates(keep_rates: Sequence[float]) -> list[int]:
+    """Reads keep rates as percents.
+
+    Raises:
+        ValueError: If one is no whole percent in (0, 1] or is there twice.
+    """
+    rates = [rate for rate in keep_rates if 0 < rate <= 1]
+    percents = [round(100 * rate) for rate in rates]
+    exact = all(
+        abs(100 * rate - percent) < 1e-6
+        for rate, percent in zip(rates, percents, strict=True)
+    )
+    check(
+        exact and len(set(percents)) == len(keep_rates),
+        "`keep_rates` must be different whole percents in (0, 1].",
+        keep_rates=tuple(keep_rates),
+    )
+    return percents
 
 
 def keep_rate_of(signature: str) -> float | None:

@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_deit._checks import check, check_choice
 from keras_deit._files import unfinished
-from keras_deit.export.certificate import certify, check_labels
+from keras_deit.export.certificate import certify, check_labels, limits_of
 from keras_deit.export.dial import DEFAULT, dial, keep_rate_of
 from keras_deit.export.quantization import calibrate, calibration_views, quantize
 from keras_deit.export.sensitivity import LayerError, csv_of, layer_errors
@@ -96,9 +96,11 @@ def tflite(
     path = Path(path)
     check(path.suffix == ".tflite", "`path` must end in .tflite.", path=str(path))
     check_choice("precision", precision, PRECISIONS)
+    limits = limits_of(precision, min_agreement)
     one_head = float32_model(inference_model(model, head))
-    names = check_labels(labels, one_head.output.shape[-1])
-    checked = check_set(images, image_labels)
+    num_classes = one_head.output.shape[-1]
+    names = check_labels(labels, num_classes)
+    checked = check_set(num_classes, images, image_labels)
     ranges = _calibration_views(one_head, precision, calibration_images, sensitivity)
     models = dial(one_head, keep_rates)
     with unfinished(path.parent) as workshop:
@@ -110,7 +112,7 @@ def tflite(
             for suffix in (".labels.txt", SENSITIVITY, ".certificate.json", ".tflite")
         }
         files[".tflite"].write_bytes(content)
-        files[".labels.txt"].write_text("\n".join(names) + "\n")
+        files[".labels.txt"].write_text("\n".join(names) + "\n", encoding="utf-8")
         if errors:
             files[SENSITIVITY].write_text(csv_of(errors))
         certify(
@@ -118,8 +120,8 @@ def tflite(
             one_head,
             kind="TFLite",
             precision=precision,
-            trials=_trials(content, models, checked, timed),
-            min_agreement=min_agreement,
+            trials=_trials(content, models, checked, timed, verbose),
+            limits=limits,
             verbose=verbose,
             **_facts(content, models, checked, ranges),
         )
@@ -144,7 +146,8 @@ def _calibration_views(model, precision, images, sensitivity) -> np.ndarray | No
         "int8 needs `calibration_images`: a hundred real images are usual.",
         calibration_images=images,
     )
-    return calibration_views(check_set(images).views(model))
+    checked = check_set(model.output.shape[-1], images)
+    return calibration_views(checked.views(model))
 
 
 def _converter(
@@ -198,14 +201,26 @@ def _check_weights(content: bytes, model: keras.Model, precision: str) -> None:
 
 
 def _trials(
-    content: bytes, models: Mapping[str, keras.Model], checked: CheckSet, timed: bool
+    content: bytes,
+    models: Mapping[str, keras.Model],
+    checked: CheckSet,
+    timed: bool,
+    progress: bool,
 ) -> dict[str, Trial]:
     interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
 
     def run_of(signature):
         runner = interpreter.get_signature_runner(signature)
         dtype = runner.get_input_details()["pixels"]["dtype"]
-        return lambda pixels: runner(pixels=pixels.astype(dtype))["logits"]
+
+        def run(pixels):
+            answer = runner(pixels=pixels.astype(dtype))
+            probabilities = tf.nn.softmax(answer["logits"])
+            if not np.allclose(answer["probabilities"], probabilities, atol=0.01):
+                return np.full_like(answer["logits"], np.nan)  # fails the certificate
+            return answer["logits"]
+
+        return run
 
     return {
         signature: try_signature(
@@ -215,6 +230,7 @@ def _trials(
             batch_size=1,
             keep_rate=keep_rate_of(signature),
             timed=timed,
+            progress=progress,
         )
         for signature, model in models.items()
     }

@@ -12,14 +12,15 @@ import numpy as np
 
 from keras_deit._checks import check, check_choice
 from keras_deit._files import unfinished
-from keras_deit.export.certificate import certify, check_labels
-from keras_deit.export.trials import CheckSet, check_set, try_signature
+from keras_deit.export.certificate import certify, check_labels, limits_of
+from keras_deit.export.trials import check_set, try_signature
 from keras_deit.models.inference import float32_model, inference_model, input_size
 from keras_deit.models.reorganization import with_keep_rate
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names of precisions
 NO_OPERATORS = {"Constant", "Parameter", "Result"}  # of OpenVINO: what is not computed
 OPSET = 18  # of ONNX, the newest that tf2onnx writes
+PACKAGES = {"OpenVINO": ("openvino",), "ONNX": ("onnx", "onnxruntime", "tf2onnx")}
 HINT = "INFERENCE_PRECISION_HINT"
 
 
@@ -78,14 +79,17 @@ def openvino(
         OSError: If `path` cannot be written.
     """
     check_choice("precision", precision, HINTS)
+    limits = limits_of(precision, min_agreement)
     return _export(
         model,
         Path(path),
         partial(_make_openvino, precision=precision),
-        {"kind": "OpenVINO", "suffix": ".xml", "packages": ("openvino",)},
-        {"precision": precision, "min_agreement": min_agreement, "verbose": verbose},
+        kind="OpenVINO",
+        suffix=".xml",
+        proof={"precision": precision, "limits": limits, "verbose": verbose},
         labels=labels,
-        checked=check_set(images, image_labels),
+        images=images,
+        image_labels=image_labels,
         head=head,
         keep_rate=keep_rate,
         timed=timed,
@@ -138,18 +142,17 @@ def onnx(
             not of the standard.
         OSError: If `path` cannot be written.
     """
+    limits = limits_of("float32", min_agreement)
     return _export(
         model,
         Path(path),
         _make_onnx,
-        {
-            "kind": "ONNX",
-            "suffix": ".onnx",
-            "packages": ("onnx", "onnxruntime", "tf2onnx"),
-        },
-        {"precision": "float32", "min_agreement": min_agreement, "verbose": verbose},
+        kind="ONNX",
+        suffix=".onnx",
+        proof={"precision": "float32", "limits": limits, "verbose": verbose},
         labels=labels,
-        checked=check_set(images, image_labels),
+        images=images,
+        image_labels=image_labels,
         head=head,
         keep_rate=keep_rate,
         timed=timed,
@@ -160,10 +163,12 @@ def _export(
     model: keras.Model,
     path: Path,
     make: Callable,
-    engine: dict,
+    kind: str,
+    suffix: str,
     proof: dict,
     labels,
-    checked: CheckSet,
+    images,
+    image_labels,
     head: str,
     keep_rate: float | None,
     timed: bool,
@@ -172,11 +177,12 @@ def _export(
 
     `make` returns what the file is run by, and the facts of its certificate.
     """
-    kind, suffix = engine["kind"], engine["suffix"]
     check(path.suffix == suffix, f"`path` must end in {suffix}.", path=str(path))
-    _need(kind, engine["packages"])
+    check_installed(kind)
     one_head = float32_model(inference_model(model, head))
-    names = check_labels(labels, one_head.output.shape[-1])
+    num_classes = one_head.output.shape[-1]
+    names = check_labels(labels, num_classes)
+    checked = check_set(num_classes, images, image_labels)
     if keep_rate is not None:
         one_head = with_keep_rate(one_head, keep_rate)
     with unfinished(path.parent) as workshop:
@@ -186,20 +192,28 @@ def _export(
         made = sorted(files.iterdir())
         facts["bytes"] = sum(file.stat().st_size for file in made)
         facts["sha256"] = {f.name: sha256(f.read_bytes()).hexdigest() for f in made}
-        trial = try_signature(one_head, run, checked, keep_rate=keep_rate, timed=timed)
+        trial = try_signature(
+            one_head,
+            run,
+            checked,
+            keep_rate=keep_rate,
+            timed=timed,
+            progress=proof["verbose"],
+        )
         trials = {"serving_default": trial}
         proof_file = files / f"{path.stem}.certificate.json"
         certify(proof_file, one_head, kind, trials=trials, **proof, **facts)
         labels_file = files / f"{path.stem}.labels.txt"
-        labels_file.write_text("\n".join(names) + "\n")
+        labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
         # The model last, as it is complete with what it reads and its proof only.
         for file in sorted(files.iterdir(), key=lambda file: file.name == path.name):
             file.rename(path.parent / file.name)
     return path
 
 
-def _need(kind: str, packages: tuple[str, ...]) -> None:
-    missing = [name for name in packages if find_spec(name) is None]
+def check_installed(kind: str) -> None:
+    """Raises `ImportError` unless what a kind of file needs is installed."""
+    missing = [name for name in PACKAGES[kind] if find_spec(name) is None]
     if missing:
         raise ImportError(
             f"An {kind} file needs {', '.join(missing)}: pip install "

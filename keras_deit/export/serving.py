@@ -5,24 +5,18 @@ from hashlib import sha256
 from pathlib import Path
 
 import keras
-import numpy as np
-import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_deit._checks import check, check_choice
 from keras_deit._files import unfinished
 from keras_deit.data.bounded import MAX_BYTES, MAX_PIXELS
-from keras_deit.data.geometry import decode_image
-from keras_deit.export.certificate import certify, check_labels
-from keras_deit.export.dial import DEFAULT, dial, keep_rate_of
+from keras_deit.export.certificate import certify, check_labels, limits_of
+from keras_deit.export.dial import DEFAULT, dial
 from keras_deit.export.frozen import frozen
-from keras_deit.export.signatures import EXPLAIN, FLOAT, PIXELS, ServedModel
+from keras_deit.export.serving_trials import Samples, check_outputs, try_out
+from keras_deit.export.signatures import EXPLAIN, ServedModel
 from keras_deit.export.trials import (
-    CheckSet,
-    Trial,
     check_set,
-    model_logits,
-    try_signature,
 )
 from keras_deit.export.warmup import write_warmup_requests
 from keras_deit.models.explanation import explanation_model
@@ -112,21 +106,15 @@ def saved_model(
         OSError: If `path` cannot be written.
     """
     check_choice("precision", precision, PRECISIONS)
-    check(
-        precision == "float32" or not (keep_rates or explain),
-        "`keep_rates` and `explain` need precision='float32': weights that are frozen "
-        "into a graph cannot be shared.",
-        precision=precision,
-        keep_rates=keep_rates,
-        explain=explain,
-    )
     bounds = {"top_k": top_k, "max_bytes": max_bytes, "max_pixels": max_pixels}
-    for name, value in bounds.items():
-        check(value >= 1, f"`{name}` must be at least 1.", **{name: value})
+    _check_options(precision, keep_rates, explain, bounds)
+    limits = limits_of(precision, min_agreement)
     exact = float32_model(model)
     models = dial(inference_model(exact, head), keep_rates)
-    names = check_labels(labels, models[DEFAULT].output.shape[-1])
-    samples = _Samples(check_set(images, image_labels), models[DEFAULT])
+    num_classes = models[DEFAULT].output.shape[-1]
+    names = check_labels(labels, num_classes)
+    checked = check_set(num_classes, images, image_labels)
+    samples = Samples(checked, models[DEFAULT])
     functions = {id(one): _logits_of(one) for one in models.values()}
     answers = {name: functions[id(one)] for name, one in models.items()}
     if precision == "bfloat16":
@@ -137,19 +125,21 @@ def saved_model(
     base = Path(path)
     with unfinished(base) as workshop:
         labels_file = workshop / LABELS
-        labels_file.write_text("".join(f"{name}\n" for name in names))
+        labels_file.write_text("".join(f"{n}\n" for n in names), encoding="utf-8")
         artifact = workshop / "artifact"
         served = ServedModel(models[DEFAULT], labels_file, **bounds)
         signatures = served.write(artifact, answers, explanation)
         requests = {name: samples.of(name, 1) for name in signatures}
         write_warmup_requests(artifact, base.absolute().name, requests)
+        check_outputs(artifact, samples, signatures, names, explanation)
+        trials = try_out(artifact, models, samples, signatures, timed, verbose)
         certify(
             artifact / "certificate.json",
             models[DEFAULT],
             "SavedModel",
             precision,
-            _try_out(artifact, models, samples, signatures, timed),
-            min_agreement,
+            trials,
+            limits,
             verbose,
             operators=_operators(artifact),
             **_contents(artifact),
@@ -158,55 +148,25 @@ def saved_model(
         return artifact.rename(base / str(_next_version(base)))
 
 
-def _logits_of(model: keras.Model) -> Callable:
-    return lambda pixels: model(pixels, training=False)
-
-
-class _Samples:
-    """What the signatures are tried with: real images, as files and as pixels."""
-
-    def __init__(self, checked: CheckSet, model: keras.Model):
-        encoders = (tf.io.encode_jpeg, tf.io.encode_png)
-        files = [encoders[i % 2](x).numpy() for i, x in enumerate(checked.images)]
-        decoded = [decode_image(file).numpy() for file in files]
-        self.checked = CheckSet(decoded, checked.labels)
-        self._files = np.array(files, object)
-        self._views = self.checked.views(model)
-
-    def of(self, signature: str, count: int | None = None) -> dict[str, np.ndarray]:
-        """The arguments of a signature, of so many images or of all."""
-        if signature == PIXELS:
-            return {"pixels": self._views[:count]}
-        if signature == FLOAT:
-            return {"pixels": self._views[:count].astype(np.float32)}
-        return {"image_bytes": self._files[:count]}
-
-
-def _try_out(
-    artifact: Path, models: dict, samples: _Samples, names: list[str], timed: bool
-) -> dict[str, Trial]:
-    """Loads the artifact, and tries each of its signatures."""
-    signatures = tf.saved_model.load(str(artifact)).signatures
-    views = samples.of(PIXELS)["pixels"]
-    expected = {name: model_logits(model, views) for name, model in models.items()}
-
-    def tried(name):
-        ((argument, inputs),) = samples.of(name).items()
-
-        def run(batch):
-            return signatures[name](**{argument: tf.constant(batch)})["logits"].numpy()
-
-        return try_signature(
-            models.get(name, models[DEFAULT]),
-            run,
-            samples.checked,
-            keep_rate=keep_rate_of(name),
-            inputs=inputs,
-            expected=expected.get(name, expected[DEFAULT]),
-            timed=timed,
+def _check_options(precision: str, keep_rates, explain: bool, bounds: dict) -> None:
+    check(
+        precision == "float32" or not (keep_rates or explain),
+        "`keep_rates` and `explain` need precision='float32': weights that are frozen "
+        "into a graph cannot be shared.",
+        precision=precision,
+        keep_rates=keep_rates,
+        explain=explain,
+    )
+    for name, value in bounds.items():
+        check(
+            isinstance(value, int) and 1 <= value < 2**31,
+            f"`{name}` must be a whole number in [1, 2^31).",
+            **{name: value},
         )
 
-    return {name: tried(name) for name in names}
+
+def _logits_of(model: keras.Model) -> Callable:
+    return lambda pixels: model(pixels, training=False)
 
 
 def _operators(artifact: Path) -> list[str]:

@@ -6,13 +6,12 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_deit.data.bounded import OK, bounded_view
+from keras_deit.data.bounded import OK, bounded_views
 from keras_deit.export.dial import DEFAULT
 from keras_deit.models.inference import input_size
 from keras_deit.models.preprocessing import preprocessing_of
 
 PIXELS, FLOAT, EXPLAIN = "pixels", "float", "explain"
-IMAGES_AT_ONCE = 4  # decoded side by side: bounds the memory
 NO_CLASS = -1  # of an image that could not be decoded
 
 
@@ -112,17 +111,7 @@ class ServedModel:
 
     def _views(self, image_bytes):
         """Decodes files, to uint8 (B, H, W, 3) and the status of each."""
-
-        def view(one):
-            return bounded_view(one, self._size, self._crop_ratio, *self._bounds)
-
-        pixels = tf.TensorSpec((*self._size, 3), tf.uint8)
-        return tf.map_fn(
-            view,
-            image_bytes,
-            parallel_iterations=IMAGES_AT_ONCE,
-            fn_output_signature=(pixels, tf.TensorSpec((), tf.string)),
-        )
+        return bounded_views(image_bytes, self._size, self._crop_ratio, *self._bounds)
 
     def _named(self, logits, decoded=None):
         """Names the best classes; where there was nothing to see, there is no class."""

@@ -1,6 +1,5 @@
 """An artifact is tried: the same answers as its model, on real images, and how fast."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,10 +39,11 @@ class CheckSet:
         return np.stack([evaluation_view(i, size, crop_ratio) for i in self.images])
 
 
-def check_set(images=None, image_labels=None) -> CheckSet:
+def check_set(num_classes: int, images=None, image_labels=None) -> CheckSet:
     """Gathers the real images that an artifact is tried on.
 
     Args:
+        num_classes: Y, the number of classes.
         images: RGB images, uint8, each of any size; None takes handwritten digits.
         image_labels: The class of each image, in the order of the logits; None if it is
             not known.
@@ -53,7 +53,7 @@ def check_set(images=None, image_labels=None) -> CheckSet:
 
     Raises:
         ValueError: If there is no image, one is no uint8 RGB image, or there is not one
-            label for each image.
+            label in [0, Y) for each image.
     """
     if images is None:
         check(
@@ -83,6 +83,13 @@ def check_set(images=None, image_labels=None) -> CheckSet:
         dtype=str(image_labels.dtype),
         images=len(images),
     )
+    check(
+        image_labels.min() >= 0 and image_labels.max() < num_classes,
+        "`image_labels` must be classes of the model, from 0 on.",
+        smallest=image_labels.min(),
+        largest=image_labels.max(),
+        classes=num_classes,
+    )
     return CheckSet(images, image_labels)
 
 
@@ -94,7 +101,7 @@ class Comparison:
         num_images: How many images were compared.
         max_difference: Largest absolute difference of a logit.
         relative_difference: Root mean square of the differences, over that of the
-            model's logits about the mean of their image.
+            model's logits about the mean of their image; over 1 if those are all equal.
         top1_agreement: Share of the images with the same best class, in [0, 1].
         flip_margin: Largest lead, in the model, of the best class of an image whose
             best class is another one in the artifact; 0 if there is none.
@@ -126,7 +133,7 @@ def compare(expected, received) -> Comparison:
     return Comparison(
         num_images=len(expected),
         max_difference=float(np.abs(differences).max()),
-        relative_difference=difference / scale if scale else difference and math.inf,
+        relative_difference=difference / (scale or 1.0),
         top1_agreement=float(same.mean()),
         flip_margin=float((best - second)[~same].max(initial=0.0)),
     )
@@ -209,9 +216,25 @@ class Trial:
     keep_rate: float | None = None
 
 
-def model_logits(model: keras.Model, views: np.ndarray) -> np.ndarray:
-    """The logits (n, Y) of a model for pixels (n, H, W, 3)."""
-    return _in_batches(lambda x: model(x, training=False), views, MODEL_BATCH)
+def model_logits(
+    model: keras.Model, views: np.ndarray, progress: bool = True
+) -> np.ndarray:
+    """The logits (n, Y) of a model for pixels (n, H, W, 3).
+
+    Raises:
+        ValueError: If they are no logits but probabilities.
+    """
+    logits = _in_batches(
+        lambda x: model(x, training=False), views, MODEL_BATCH, progress
+    )
+    sums = logits.sum(-1)
+    check(
+        logits.min() < 0 or np.abs(sums - 1).max() > 1e-3,
+        "The model must return logits: build it without a softmax at its end "
+        "(`classifier_activation=None` in keras.applications).",
+        model=model.name,
+    )
+    return logits
 
 
 def try_signature(
@@ -223,6 +246,7 @@ def try_signature(
     inputs: np.ndarray | None = None,
     expected: np.ndarray | None = None,
     timed: bool = True,
+    progress: bool = True,
 ) -> Trial:
     """Tries one signature of an artifact.
 
@@ -235,14 +259,16 @@ def try_signature(
         inputs: What `run` gets of each image; None takes the views, uint8 (H, W, 3).
         expected: What `model_logits` returned of these images; None works it out.
         timed: Whether to measure the speed as well.
+        progress: Whether to show a bar, where standard error is a terminal.
 
     Returns:
         What came out.
     """
     views = checked.views(model) if expected is None or inputs is None else None
     inputs = views if inputs is None else inputs
-    expected = model_logits(model, views) if expected is None else expected
-    received = _in_batches(run, inputs, batch_size)
+    if expected is None:
+        expected = model_logits(model, views, progress)
+    received = _in_batches(run, inputs, batch_size, progress)
     return Trial(
         comparison=compare(expected, received),
         model_accuracy=_accuracy(expected, checked.labels),
@@ -252,9 +278,11 @@ def try_signature(
     )
 
 
-def _in_batches(run: Callable, inputs: np.ndarray, size: int) -> np.ndarray:
+def _in_batches(
+    run: Callable, inputs: np.ndarray, size: int, progress: bool
+) -> np.ndarray:
     starts = range(0, len(inputs), size)
-    starts = tracked(starts, "Comparing with the model", len(starts))
+    starts = tracked(starts, "Comparing with the model", len(starts), progress)
     return np.concatenate([np.asarray(run(inputs[i : i + size])) for i in starts])
 
 

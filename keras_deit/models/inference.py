@@ -105,8 +105,18 @@ def _with_dtypes(model: keras.Model, dtype_of) -> keras.Model:
             config["dtype"] = dtype_of(operation)
         return type(operation).from_config(config)
 
-    twin = keras.models.clone_model(model, clone_function=rebuilt)
+    twin = keras.models.clone_model(model, clone_function=rebuilt, recursive=True)
     twin.set_weights(model.get_weights())
+    wanted = {
+        keras.DTypePolicy(dtype_of(layer)).compute_dtype for layer in model.layers
+    }
+    for layer in twin._flatten_layers():
+        check(
+            not layer.weights or layer.compute_dtype in wanted,
+            "The model has a layer whose dtype policy cannot be changed.",
+            layer=layer.path,
+            dtype=layer.compute_dtype,
+        )
     return twin
 
 

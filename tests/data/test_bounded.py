@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from keras_deit.data.bounded import (
     STATUS,
     TOO_MANY_BYTES,
     TOO_MANY_PIXELS,
-    bounded_view,
+    bounded_views,
 )
 from keras_deit.data.geometry import evaluation_view
 from tests.data.hostile_files import (
@@ -28,6 +30,7 @@ from tests.data.hostile_files import (
     gif_frame,
     jpeg,
     png,
+    png_chunk,
     png_with_text,
     smooth_files,
     webp_lossy,
@@ -49,13 +52,13 @@ def seeded():
     autograph=False,
 )
 def view_of(data, max_bytes=LIMIT, max_pixels=float(LIMIT)):
-    return bounded_view(data, SIZE, 1.0, max_bytes, max_pixels)
+    views, statuses = bounded_views(data[None], SIZE, 1.0, max_bytes, max_pixels)
+    return views[0], statuses[0]
 
 
 @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
 def views_of(files):
-    types = tf.TensorSpec((*SIZE, 3), tf.uint8), tf.TensorSpec((), tf.string)
-    return tf.map_fn(view_of, files, fn_output_signature=types, parallel_iterations=4)
+    return bounded_views(files, SIZE, 1.0, LIMIT, LIMIT)
 
 
 def answer(data, **bounds):
@@ -84,7 +87,8 @@ def test_another_one_is_seen_as_in_evaluation():
     pixels, status = answer(encoded(picture, "PNG"))
     assert status == OK
     np.testing.assert_array_equal(pixels, evaluation_view(picture, SIZE, 1.0))
-    pixels, status = bounded_view(encoded(picture, "PNG"), (20, 24), 0.8)
+    files = tf.constant([encoded(picture, "PNG")])
+    pixels, status = (x[0] for x in bounded_views(files, (20, 24), 0.8))
     assert status == OK
     np.testing.assert_array_equal(pixels, evaluation_view(picture, (20, 24), 0.8))
 
@@ -208,6 +212,25 @@ def test_comments_of_any_length_do_no_harm():
     pixels, status = answer(png_with_text(2**19))
     assert status == OK
     np.testing.assert_array_equal(pixels, noise(*SIZE))
+
+
+def test_texts_that_are_unpacked_one_after_another_are_no_image():
+    whole = encoded(noise(*SIZE), "PNG")
+    text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"hello"))
+    other = png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"hello"))
+    assert answer(whole[:33] + 8 * text + 8 * other + whole[33:])[1] == OK
+    assert answer(whole[:33] + 8 * text + 9 * other + whole[33:])[1] == NOT_DECODABLE
+
+
+def test_a_png_whose_size_stands_behind_another_chunk_is_no_image():
+    whole = encoded(noise(*SIZE), "PNG")
+    lie = png_chunk(b"prVt", struct.pack(">II", 8, 8))
+    assert answer(whole[:8] + lie + whole[8:])[1] == NOT_DECODABLE
+
+
+def test_no_file_has_no_view():
+    views, statuses = views_of(tf.zeros([0], tf.string))
+    assert (views.shape, statuses.shape) == ((0, *SIZE, 3), (0,))
 
 
 def test_a_header_alone_is_no_image():

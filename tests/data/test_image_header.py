@@ -202,6 +202,14 @@ def test_a_jpeg_of_too_many_scans_is_an_error():
         stated(jpeg_of_scans(95))
 
 
+def test_many_scans_of_a_large_jpeg_are_an_error(monkeypatch):
+    name = "keras_deit.data.image_header.MAX_SCANNED_PIXELS"
+    monkeypatch.setattr(name, 16 * 64 * 64)
+    files = [jpeg_of_scans(10), jpeg_of_scans(11)]  # 16 and 17, of 64 x 64
+    shapes = tf.data.Dataset.from_tensor_slices(files).map(stated_shape)
+    assert len(list(shapes.ignore_errors())) == 1
+
+
 def test_only_headers_of_scans_count_as_scans():
     # What a camera appends, a film or a thumbnail, holds the marker by chance.
     assert shape_of(jpeg_of_scans(0) + b"\xff\xda\x00\x08\x02" * 500) == (64, 64)

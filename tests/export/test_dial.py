@@ -27,7 +27,10 @@ def test_a_name_tells_its_rate():
     assert keep_rate_of("serving_default") is None
 
 
-@pytest.mark.parametrize("rates", [(0.705,), (0.0,), (1.5,), (0.7, 0.7), (-0.5,)])
+@pytest.mark.parametrize(
+    "rates",
+    [(0.705,), (0.0,), (1.5,), (0.7, 0.7), (-0.5,), (float("nan"),), (float("inf"),)],
+)
 def test_what_is_no_whole_percent_or_is_there_twice_is_refused(small_model, rates):
     message = r"`keep_rates` must be different whole percents in \(0, 1\]\. Received"
     with pytest.raises(ValueError, match=message):

@@ -276,8 +276,13 @@ def test_an_artifact_that_differs_leaves_what_was_there(
         ({"images": []}, r"`images` must hold at least one image\."),
         ({"head": "distillation"}, r"The model has one head, 'class'\. Received: head"),
         ({"head": "clas"}, r"`head` must be one of .* Did you mean 'class'\?"),
-        ({"top_k": 0}, r"`top_k` must be at least 1\. Received: top_k=0\."),
-        ({"max_bytes": 0}, r"`max_bytes` must be at least 1\. Received: max_bytes=0\."),
+        (
+            {"top_k": 0},
+            r"`top_k` must be a whole number in \[1, 2\^31\)\. Received: top_k=0\.",
+        ),
+        ({"max_bytes": 2**31}, r"`max_bytes` must be a whole number in \[1, 2\^31\)"),
+        ({"top_k": 2.5}, r"`top_k` must be a whole number .* Received: top_k=2\.5\."),
+        ({"min_agreement": 1.5}, r"`min_agreement` must be in \[0, 1\]\."),
         ({"precision": "float64"}, r"`precision` must be one of .*'float32'\]"),
         (
             {"precision": "bfloat16", "keep_rates": (0.5,)},

@@ -1,5 +1,6 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from keras_deit.export.trials import (
     check_set,
     compare,
     measure_speed,
+    model_logits,
     try_signature,
 )
 
@@ -34,8 +36,19 @@ def test_a_difference_below_counts_as_one_above():
     assert compare(np.zeros((1, 2)), [[0.0, -1.0]]).max_difference == 1
 
 
-def test_equal_logits_that_are_all_alike_differ_by_nothing():
+def test_where_logits_are_all_alike_differences_are_absolute():
     assert compare([[1.0, 1.0]], [[1.0, 1.0]]).relative_difference == 0
+    assert compare([[1.0, 1.0]], [[3.0, 3.0]]).relative_difference == 2
+
+
+def test_probabilities_are_no_logits():
+    pixels = keras.Input((4, 4, 3))
+    x = keras.layers.Flatten()(pixels)
+    outputs = keras.layers.Dense(3, activation="softmax")(x)
+    model = keras.Model(pixels, outputs, name="sure")
+    message = r"The model must return logits: .* Received: model='sure'"
+    with pytest.raises(ValueError, match=message):
+        model_logits(model, np.zeros((2, 4, 4, 3), np.uint8))
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
@@ -107,7 +120,7 @@ def test_without_labels_there_is_no_accuracy_and_inputs_may_be_anything(
 
 
 def test_images_to_check_on_are_digits_unless_given():
-    checked = check_set()
+    checked = check_set(10)
     assert len(checked.images) == NUM_CHECK_IMAGES == 32
     assert checked.labels is None
     assert {(image.shape, str(image.dtype)) for image in checked.images} == {
@@ -118,17 +131,17 @@ def test_images_to_check_on_are_digits_unless_given():
 
 def test_images_may_have_any_size_and_labels():
     given = [np.ones((2, 3, 3), np.uint8), np.ones((5, 4, 3), np.uint8)]
-    checked = check_set(given, [4, 2])
+    checked = check_set(5, given, [4, 2])
     for ours, theirs in zip(checked.images, given, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert checked.labels.tolist() == [4, 2]
-    assert len(check_set(np.ones((4, 2, 2, 3), np.uint8)).images) == 4
+    assert len(check_set(5, np.ones((4, 2, 2, 3), np.uint8)).images) == 4
 
 
 def test_no_image_is_refused():
     message = r"`images` must hold at least one image\. Received: images=\[\]\."
     with pytest.raises(ValueError, match=message):
-        check_set([])
+        check_set(5, [])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +156,7 @@ def test_no_image_is_refused():
 def test_what_is_no_image_of_bytes_is_refused(image, received):
     rule = r"`images` must be uint8 RGB images, \(rows, columns, 3\)\. Received: "
     with pytest.raises(ValueError, match=rule + received):
-        check_set([np.ones((2, 2, 3), np.uint8), image])
+        check_set(5, [np.ones((2, 2, 3), np.uint8), image])
 
 
 @pytest.mark.parametrize(
@@ -156,9 +169,16 @@ def test_what_is_no_image_of_bytes_is_refused(image, received):
 def test_labels_that_do_not_fit_the_images_are_refused(labels, received):
     rule = r"`image_labels` must be one whole number for each image\. Received: "
     with pytest.raises(ValueError, match=rule + received):
-        check_set([np.ones((2, 2, 3), np.uint8)] * 2, labels)
+        check_set(5, [np.ones((2, 2, 3), np.uint8)] * 2, labels)
+
+
+@pytest.mark.parametrize("labels", [[-1, 0], [0, 5]])
+def test_classes_that_the_model_has_not_are_refused(labels):
+    message = r"`image_labels` must be classes of the model, from 0 on\. Received: sm"
+    with pytest.raises(ValueError, match=message):
+        check_set(5, [np.ones((2, 2, 3), np.uint8)] * 2, labels)
 
 
 def test_labels_without_images_are_refused():
     with pytest.raises(ValueError, match=r"`image_labels` needs `images`\. Received"):
-        check_set(None, [1])
+        check_set(5, None, [1])

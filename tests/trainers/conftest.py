@@ -82,7 +82,10 @@ def artifacts(student):
     """A run of `export` with that student."""
     folder = student.folder.parents[1] / "models" / "digits"
     said = said_by(
-        "export", f"--model={student.folder}/last.keras", f"--output={folder}"
+        "export",
+        f"--model={student.folder}/last.keras",
+        f"--output={folder}",
+        "--num_images=40",
     )
     return SimpleNamespace(folder=folder, said=said)
 

@@ -34,7 +34,7 @@ def test_writes_both_artifacts_with_their_proofs(artifacts):
         certificate = json.loads(proof.read_text())
         assert certificate["preprocessing"]["crop_ratio"] == 1.0
         trial = certificate["signatures"]["serving_default"]
-        assert trial["comparison"]["num_images"] == 256
+        assert trial["comparison"]["num_images"] == 40
         assert 0 < trial["accuracy"] < 1  # the digits' classes are the model's
     assert certificate["precision"] == "dynamic_int8"
     assert f"Written: {artifacts.folder}/1\n" in artifacts.said
@@ -64,6 +64,8 @@ def exported(monkeypatch, run_program, tmp_path):
 
     for name in ("saved_model", "tflite", "openvino", "onnx"):
         leave_out(name)
+    monkeypatch.setattr("trainers.export._print_sensitivity", lambda path: None)
+    monkeypatch.setattr("keras_deit.export.engines.find_spec", lambda name: name)
 
     def run(*arguments):
         received.clear()
@@ -214,13 +216,14 @@ def test_an_unreadable_image_is_named(refusal, model, tmp_path, pets):
 def test_an_artifact_that_differs_is_refused(refusal, model, tmp_path, monkeypatch):
     limits = {"float32": Limits(-1.0, None, 1.0)}
     monkeypatch.setattr("keras_deit.export.certificate.LIMITS", limits)
-    message = refusal("export", model, f"--output={tmp_path}/models/m")
+    flags = ("--num_images=2", f"--output={tmp_path}/models/m")
+    message = refusal("export", model, *flags)
     assert "The exported artifact differs from the model" in message
     assert names_in(tmp_path) == []
 
 
 def test_a_variant_is_written_with_its_proof(run_program, answering, tmp_path):
-    flags = (*answering([0.25, 0.75]), "--formats=tflite")
+    flags = (*answering([0.25, 0.75]), "--formats=tflite", "--num_images=2")
     done = run_program("export", *flags, f"--output={tmp_path}/micro")
     assert done.code == 0, done.err
     assert names_in(tmp_path / "micro") == [
@@ -235,5 +238,7 @@ def test_the_output_may_be_the_folder_one_is_in(model, tmp_path, monkeypatch):
     folder = tmp_path / "digits"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    assert main(["export", model, "--output=.", "--formats=tflite"]) == 0
+    assert (
+        main(["export", model, "--output=.", "--formats=tflite", "--num_images=2"]) == 0
+    )
     assert "digits.tflite" in names_in(folder)

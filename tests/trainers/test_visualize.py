@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 
 import keras
@@ -11,7 +12,7 @@ from keras_deit.models.explanation import explanation_model
 from keras_deit.models.factory import build_model
 from trainers import _pictures
 from trainers._disagreement import Answers, views_of
-from trainers._explainers import Explanation, file_explainer_of_saved_model
+from trainers._explainers import Explanation, SavedModelExplainer
 from trainers._pictures import Panel, painted
 
 NAMES = ["$ant$ of a very, very long name", "bee", "cat"]
@@ -63,10 +64,30 @@ def saved_model(distilled, tmp_path_factory):
         folder = base / version
         tf.saved_model.save(module, folder, {"explain": explain})
         seen = {"image_size": [24, 32], "crop_ratio": 1.0}
-        certificate = json.dumps({"preprocessing": seen})
+        certificate = json.dumps({"preprocessing": seen, "max_bytes": 5000})
         (folder / "certificate.json").write_text(certificate)
         (folder / "assets" / "labels.txt").write_text("\n".join(NAMES) + "\n")
     return base
+
+
+@pytest.fixture(scope="module")
+def blind_saved_model(tmp_path_factory):
+    """A SavedModel that says the same of all files, and takes 2000 pixels at most."""
+    shapes = {"logits": (3,), "attention": (1, 1, 6, 8), "rollout": (1, 6, 8)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+    def explain(image_bytes):
+        outputs = {name: tf.ones((1, *shape)) for name, shape in shapes.items()}
+        long = tf.strings.length(image_bytes) > 5000
+        return {**outputs, "status": tf.where(long, "said so by the model", "ok")}
+
+    folder = tmp_path_factory.mktemp("blind")
+    tf.saved_model.save(tf.Module(), folder, {"explain": explain})
+    seen = {"image_size": [24, 32], "crop_ratio": 1.0}
+    certificate = {"preprocessing": seen, "max_bytes": 9000, "max_pixels": 2000}
+    (folder / "certificate.json").write_text(json.dumps(certificate))
+    (folder / "assets" / "labels.txt").write_text("\n".join(NAMES) + "\n")
+    return folder
 
 
 @pytest.fixture
@@ -248,13 +269,13 @@ def test_a_saved_model_explains_as_its_model_does(
 
 @pytest.mark.slow
 def test_the_last_version_of_a_saved_model_is_taken(saved_model, picture):
-    explain, labels = file_explainer_of_saved_model(saved_model)
-    assert labels == NAMES
-    one = explain(str(picture))
+    explainer = SavedModelExplainer(saved_model)
+    assert explainer.names == NAMES
+    one = explainer.explain(str(picture))
     assert isinstance(one, Explanation)
     (saved_model / "9" / "saved_model.pb").rename(saved_model / "9" / "gone.pb")
-    other, _ = file_explainer_of_saved_model(saved_model)
-    np.testing.assert_array_equal(other(str(picture)).rollout, one.rollout)
+    other = SavedModelExplainer(saved_model).explain(str(picture))
+    np.testing.assert_array_equal(other.rollout, one.rollout)
     (saved_model / "9" / "gone.pb").rename(saved_model / "9" / "saved_model.pb")
 
 
@@ -271,6 +292,70 @@ def test_pictures_of_one_name_have_files_of_their_own(
     assert done.out == f"Written to {tmp_path}: {files}\n"
     assert (tmp_path / "a-attention.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "a-2-attention.png").is_file()
+
+
+def test_a_picture_that_is_called_like_a_numbered_one_has_its_own_file(
+    run_program, blind_saved_model, picture, tmp_path
+):
+    others = [tmp_path / "b" / "a.png", tmp_path / "a-2.png", tmp_path / "c" / "a.png"]
+    for other in others:
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(picture.read_bytes())
+    flags = (f"--model={blind_saved_model}", f"--output={tmp_path}/out")
+    done = run_program("visualize", *flags, picture, *others)
+    assert (done.code, done.err) == (0, "")
+    files = [f"{stem}-attention.png" for stem in ("a", "a-2", "a-2-2", "a-3")]
+    assert done.out == f"Written to {tmp_path}/out: {', '.join(files)}\n"
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(files)
+
+
+def test_of_a_saved_model_the_view_is_what_its_signature_sees(
+    run_program, blind_saved_model, tmp_path, monkeypatch
+):
+    # Of a GIF it sees the first frame, wherever that lies on its canvas.
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "GIF")
+    data = bytearray(file.getvalue())
+    data[6:10] = 48, 0, 40, 0  # width and height of the canvas
+    frame = data.index(b",\0\0\0\0 \0\x18\0")  # left, top, width and height
+    data[frame + 1 : frame + 5] = 8, 0, 16, 0
+    (tmp_path / "a.gif").write_bytes(data)
+    seen = drawn(monkeypatch)
+    flags = (f"--model={blind_saved_model}", f"--output={tmp_path}/out")
+    done = run_program("visualize", *flags, tmp_path / "a.gif")
+    assert (done.code, done.err) == (0, "")
+    title, sections = seen["a-attention.png"]
+    view = next(iter(sections.values()))[0].view
+    np.testing.assert_array_equal(view, np.repeat(pixels[..., None], 3, -1))
+    assert title.startswith("a.gif: $ant$ of a very, very long name 33.3 %, bee 33.3")
+
+
+def test_what_a_saved_model_refuses_is_named_before_anything_is_drawn(
+    refusal, blind_saved_model, picture, tmp_path
+):
+    other, whole = tmp_path / "other.png", picture.read_bytes()
+    Image.new("RGB", (40, 51)).save(other)  # 2040 pixels
+    flags = (f"--model={blind_saved_model}", f"--output={tmp_path}/out")
+    assert refusal("visualize", *flags, picture, other) == (
+        "The SavedModel refuses the image. "
+        f"Received: path='{other}', why='too_many_pixels'."
+    )
+    assert not (tmp_path / "out").exists()
+    explainer = SavedModelExplainer(blind_saved_model)
+    for data, why in (
+        (whole + bytes(9001 - len(whole)), "too_many_bytes"),
+        (whole[:100], "not_decodable"),
+    ):
+        other.write_bytes(data)
+        with pytest.raises(ValueError, match=f"path='{other}', why='{why}'"):
+            explainer.view(str(other))
+    other.write_bytes(whole + bytes(5000))
+    explainer.view(str(other))
+    with pytest.raises(ValueError, match=f"path='{other}', why='said so by the model'"):
+        explainer.explain(str(other))
+    with pytest.raises(FileNotFoundError, match="There is no file '.*gone.png'"):
+        explainer.view(str(tmp_path / "gone.png"))
 
 
 def test_the_heads_are_compared_by_hand(
@@ -343,6 +428,7 @@ def test_heads_that_agree_leave_a_list_without_rows(
     run_program, saying, three_folders, picture, tmp_path
 ):
     model = saying([0.7, 0.2, 0.1], [0.6, 0.3, 0.1])
+    (tmp_path / "labels.txt").write_text("ant\nbee\ncat\n")
     flags = (f"--dataset={three_folders}", "--split=all", f"--output={tmp_path}/out")
     done = run_program("visualize", model, *flags, picture)
     assert (done.code, done.err) == (0, "")
@@ -350,6 +436,53 @@ def test_heads_that_agree_leave_a_list_without_rows(
     assert done.out.splitlines()[-1] == written
     assert "differ on most" not in done.out
     assert len((tmp_path / "out/disagreements.csv").read_text().splitlines()) == 1
+
+
+def test_a_model_of_other_classes_than_the_dataset_is_refused(
+    refusal, saying, three_folders, tmp_path
+):
+    model = saying([0.7, 0.2, 0.1], [0.6, 0.3, 0.1])
+    (tmp_path / "labels.txt").write_text("ant\ncat\nbee\n")
+    output = f"--output={tmp_path}/out"
+    data = (f"--dataset={three_folders}", "--split=all")
+    assert refusal("visualize", model, output, *data) == (
+        "Model and dataset must have the same classes, in the same order. Received: "
+        "label=1, model_class='cat', dataset_class='bee'."
+    )
+    assert not (tmp_path / "out").exists()
+
+
+OF_DATASET = {
+    "--split=all": "split='all'",
+    "--worst=10": "worst=10",
+    "--examples=3": "examples=3",
+    "--batch_size=3": "batch_size=3",
+    "--download": "download=True",
+}
+
+
+@pytest.mark.parametrize("flag", OF_DATASET)
+def test_flags_of_a_dataset_are_refused_without_one(refusal, flag, picture, tmp_path):
+    name = flag.partition("=")[0]
+    message = refusal("visualize", f"--model={tmp_path}/a.keras", flag, picture)
+    assert message == (
+        f"{name} is for a dataset: give one, --dataset=NAME. "
+        f"Received: {OF_DATASET[flag]}."
+    )
+    message = refusal("visualize", f"--model={tmp_path}", flag, picture)
+    assert message == (
+        f"A SavedModel is whole and explains pictures: {name} is for other models. "
+        f"Received: {OF_DATASET[flag]}."
+    )
+
+
+def test_a_folder_does_not_hide_the_variant_that_it_is_called_like(
+    refusal, picture, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deit_micro_patch4_32").mkdir()
+    message = refusal("visualize", "--model=deit_micro_patch4_32", picture)
+    assert message.startswith("No weights of this variant are published: give a file")
 
 
 def test_what_cannot_be_shown_ends_in_one_message(

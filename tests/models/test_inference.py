@@ -5,6 +5,7 @@ import pytest
 from keras_deit.models.factory import build_model
 from keras_deit.models.inference import (
     HEADS,
+    bfloat16_model,
     float32_model,
     head_logits,
     inference_model,
@@ -139,6 +140,32 @@ def test_a_model_of_half_precision_has_a_twin_in_float32(dtype):
     full.set_weights([np.asarray(w, "float32") for w in model.get_weights()])
     x = np.full((1, 32, 32, 3), 99, "float32")
     np.testing.assert_array_equal(twin(x)["class"], full(x)["class"])
+
+
+def test_a_twin_in_bfloat16_has_its_heads_in_float32(student):
+    twin = bfloat16_model(student)
+    dtypes = {layer.name: layer.compute_dtype for layer in twin.layers}
+    assert (dtypes["class_head"], dtypes["block_0"]) == ("float32", "bfloat16")
+    x = some_images()
+    exact, rounded = student(x)["class"], twin(x)["class"]
+    np.testing.assert_allclose(rounded, exact, atol=0.01)
+    assert np.abs(rounded - exact).max() > 0
+
+
+def test_models_within_a_model_change_their_dtype_too():
+    inner = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)])
+    image = keras.Input((4, 4, 3))
+    x = keras.layers.Flatten()(inner(image))
+    model = keras.Model(image, keras.layers.Dense(2)(x))
+    half = bfloat16_model(model)
+    kinds = (keras.layers.Conv2D, keras.layers.Dense)
+    layers = [x for x in half._flatten_layers() if isinstance(x, kinds)]
+    dtypes = {type(layer): layer.compute_dtype for layer in layers}
+    assert dtypes == {keras.layers.Conv2D: "bfloat16", keras.layers.Dense: "float32"}
+    full = float32_model(half)
+    assert {layer.compute_dtype for layer in full._flatten_layers()} == {"float32"}
+    x = some_images()[:, :4, :4]
+    np.testing.assert_allclose(full(x), model(x), rtol=1e-5)
 
 
 def test_a_model_in_float32_is_its_own_twin():

@@ -111,6 +111,8 @@ class _TaskProcess:
         finally:
             if self._process.exitcode is None:
                 os.kill(self._process.pid, signal.SIGSTOP)
+                stopped = os.WSTOPPED | os.WEXITED | os.WNOWAIT  # all its threads
+                os.waitid(os.P_PID, self._process.pid, stopped)
 
     def close(self) -> None:
         """Ends the process."""

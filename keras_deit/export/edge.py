@@ -63,7 +63,7 @@ def tflite(
             - "float16": half the size, computes in float32; for GPUs.
             - "dynamic_int8": a quarter of the size: 8-bit weights, activations that
               are rounded to 8 bits by their own range at run time. Fast on CPUs, and
-              near to the model.
+              near to the model. Kernels of fewer than 1,024 numbers stay in float32.
             - "int8": layers with weights compute with integers of ranges that were
               measured before, and `pixels` are uint8; for accelerators. Farthest from
               the model: what comes out is reported and not limited.

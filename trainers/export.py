@@ -106,6 +106,12 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=1,
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "timed",
+        True,
+        "Measure how fast each artifact is as well: some seconds for each signature.",
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "min_agreement",
         None,
@@ -139,6 +145,7 @@ def main(values: flags.FlagValues) -> None:
         "image_labels": image_labels,
         "head": values.head,
         "min_agreement": values.min_agreement,
+        "timed": values.timed,
     }
     if any(precision == "int8" for _, precision, *_ in plan):
         train = load_source(values.dataset, "train")

@@ -172,6 +172,7 @@ def test_the_certificate_lies_in_the_folder_of_the_version(versions, images):
     assert unchecked["signatures"]["pixels"]["comparison"]["num_images"] == 32  # digits
 
 
+@pytest.mark.slow
 def test_a_dial_shares_the_weights_and_each_rate_is_its_model(
     tmp_path, small_model, images
 ):
@@ -227,6 +228,7 @@ def test_half_precision_is_frozen_and_half_the_size(tmp_path, model, images, lab
     np.testing.assert_allclose(answer, fused(model, images[2][None]), atol=0.2)
 
 
+@pytest.mark.slow
 def test_runs_in_a_process_that_has_tensorflow_and_nothing_of_ours(
     versions, files, labels, signatures, tmp_path
 ):
@@ -306,6 +308,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, small_model, images
     assert (tmp_path / "file").read_text() == "1"
 
 
+@pytest.mark.slow
 def test_a_model_of_mixed_precision_is_exported_in_float32(tmp_path):
     model = create_model(
         "deit_micro_distilled_patch4_32",

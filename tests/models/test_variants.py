@@ -110,7 +110,13 @@ def traced_macs(model):
     return counted[0]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "_large_" in name else name
+        for name in VARIANTS
+    ],
+)
 def test_has_the_size_of_the_table(name, build):
     variant = VARIANTS[name]
     model = build(name)

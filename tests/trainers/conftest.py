@@ -86,6 +86,7 @@ def artifacts(student):
         f"--model={student.folder}/last.keras",
         f"--output={folder}",
         "--num_images=40",
+        "--notimed",
     )
     return SimpleNamespace(folder=folder, said=said)
 

@@ -22,6 +22,7 @@ from keras_deit.training.report import percent, print_table
 from keras_deit.version import __version__
 
 FORMAT = 2  # of the JSON file
+MOST_LISTED = 40  # operators that are printed by name
 PACKAGES = (
     "keras",
     "tensorflow",
@@ -218,7 +219,10 @@ def print_certificate(certificate: dict) -> None:
     )
     print_table(title, columns, rows)
     size, operators = certificate["bytes"] / 2**20, certificate["operators"]
-    text = f"{size:.1f} MiB, {len(operators)} operators: {', '.join(operators)}"
+    listed = ", listed in the certificate"
+    if len(operators) <= MOST_LISTED:
+        listed = f": {', '.join(operators)}"
+    text = f"{size:.1f} MiB, {len(operators)} operators{listed}"
     print(textwrap.fill(text, 100))
 
 

@@ -97,10 +97,10 @@ class _SharingBuilder(flatbuffers.Builder):
         super().__init__(size)
         self._written = {}
 
-    def CreateString(self, text):  # noqa: N802
+    def CreateString(self, text):  # noqa: N802, FlatBuffers
         return self._once(("text", text), super().CreateString, text)
 
-    def CreateNumpyVector(self, values):  # noqa: N802
+    def CreateNumpyVector(self, values):  # noqa: N802, FlatBuffers
         if values.dtype == np.uint8:  # the weights
             self.Prep(ALIGNMENT, values.nbytes)
         key = (values.dtype.str, values.tobytes())

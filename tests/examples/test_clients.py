@@ -66,7 +66,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._models = models
         self.requests = []
 
-    def Predict(self, request, context):  # noqa: N802
+    def Predict(self, request, context):  # noqa: N802, of gRPC
         self.requests.append((request, context.time_remaining()))
         spec = request.model_spec
         version = spec.version.value if spec.HasField("version") else None
@@ -91,7 +91,7 @@ class RestHandler(http.server.BaseHTTPRequestHandler):
         self._models = models
         super().__init__(*arguments)
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):  # noqa: N802, of Python
         body = self.rfile.read(int(self.headers["Content-Length"]))
         try:
             code, answer = 200, {"predictions": self._predictions(json.loads(body))}
@@ -284,7 +284,7 @@ def test_rest_says_what_is_wrong(rest_server, paths):
 
 def test_an_error_from_something_that_is_no_tf_serving_is_shown(paths):
     class Proxy(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):  # noqa: N802, of Python
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(502)
             self.end_headers()

@@ -10,6 +10,9 @@ from keras_deit._checks import check
 from keras_deit.data.source import digest_of
 from keras_deit.distillation.teacher_kinds import Answerer
 
+# Signatures that are taken unless one is named: TF Serving's own, and ours for pixels.
+USUAL = ("serving_default", "pixels")
+
 
 def of_saved_model(
     path: Path, signature: str | None, image_size: tuple[int, int] | None
@@ -33,10 +36,10 @@ def of_saved_model(
         ) from error
     signatures = dict(loaded.signatures)
     able = {n: s for n, f in signatures.items() if (s := _image_signature(f))}
-    if signature is None and "serving_default" in able:
-        signature = "serving_default"
     if signature is None and len(able) == 1:
         (signature,) = able
+    if signature is None:
+        signature = next((name for name in USUAL if name in able), None)
     check(
         signature in able,
         "A SavedModel needs a signature from RGB images (B, height, width, 3) to "

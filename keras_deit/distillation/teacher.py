@@ -65,8 +65,8 @@ class Teacher:
         weights: Of a variant: "pretrained" (also if None) or a file.
         num_classes: Y of a function, which needs it, or of a variant's weights; 1000 if
             None.
-        signature: Of a SavedModel; None takes "serving_default", or the only one that
-            fits.
+        signature: Of a SavedModel; None takes the only one that fits, or
+            "serving_default", or "pixels".
         shares: Of an ensemble, how much each member counts; positive; None for all
             alike.
         mean: Of an ensemble, what is averaged: "logits" or "probabilities".

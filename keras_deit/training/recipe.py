@@ -47,6 +47,14 @@ class Recipe:
 
         epochs: How often as many views are seen as there are images.
         batch_size: B, images in a step, over all devices.
+        accumulate_steps: Micro-batches that a step takes one after the other, to need
+            less memory; must divide `batch_size`.
+        gradient_checkpointing: Whether a step keeps only what goes from block to block,
+            and computes the rest again for the gradient: less memory, more time.
+        precision: What the student computes in: "float32", "mixed_bfloat16" or
+            "mixed_float16" (whose loss is scaled). Weights, normalizations' statistics,
+            attention weights, logits and losses are float32 in each.
+        jit_compile: Whether XLA compiles the step. Not on a CPU in bfloat16.
         optimizer: "adamw" or "sgd" (with Nesterov's momentum off).
         momentum: Of "sgd", in [0, 1).
         learning_rate: Peak of the learning rate for `learning_rate_batch` images.
@@ -87,6 +95,8 @@ class Recipe:
             ImageNet's), or, if it is trained, "random".
         teacher_image_size: Side of the teacher's input, in pixels; None takes the
             teacher's own.
+        teacher_precision: What the teacher computes in, as `precision`; None leaves a
+            file as it is, and takes float32 for a variant.
         teacher_from_logits: Whether the teacher returns logits, not probabilities.
         teacher_signature: Of a SavedModel; None takes the one that fits.
         teacher_shares: Of an ensemble, how much each member counts; None for all alike.
@@ -132,6 +142,10 @@ class Recipe:
 
     epochs: int = 300
     batch_size: int = 1024
+    accumulate_steps: int = 1
+    gradient_checkpointing: bool = False
+    precision: str = "float32"
+    jit_compile: bool = False
     optimizer: str = "adamw"
     momentum: float = 0.9
     learning_rate: float = 5e-4
@@ -157,6 +171,7 @@ class Recipe:
     teacher: str | tuple | None = None
     teacher_weights: str | None = None
     teacher_image_size: int | None = None
+    teacher_precision: str | None = None
     teacher_from_logits: bool = True
     teacher_signature: str | None = None
     teacher_shares: tuple | None = None

@@ -12,6 +12,7 @@ from keras_deit.models.applications import APPLICATIONS, PREFIX
 from keras_deit.models.variants import VARIANTS
 
 OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("cosine", "epochs", "late_epochs", "constant")
 
 
@@ -124,6 +125,10 @@ RULES: dict[str, tuple[str, Callable]] = {
     "repeats": ("a whole number of at least 1", _is_count),
     "epochs": ("a whole number of at least 1", _is_count),
     "batch_size": ("a whole number of at least 1", _is_count),
+    "accumulate_steps": ("a whole number of at least 1", _is_count),
+    "gradient_checkpointing": ("true or false", lambda v: isinstance(v, bool)),
+    "precision": (f"one of {list(PRECISIONS)}", lambda v: v in PRECISIONS),
+    "jit_compile": ("true or false", lambda v: isinstance(v, bool)),
     "optimizer": (f"one of {list(OPTIMIZERS)}", lambda v: v in OPTIMIZERS),
     "momentum": ("in [0, 1)", lambda v: 0 <= v < 1),
     "learning_rate": ("positive and finite", _is_positive),
@@ -151,6 +156,10 @@ RULES: dict[str, tuple[str, Callable]] = {
     ),
     "teacher_weights": ("'pretrained', 'random', a file or null", _is_text_or_none),
     "teacher_image_size": ("a number of pixels or null", _is_count_or_none),
+    "teacher_precision": (
+        f"one of {list(PRECISIONS)}, or null",
+        lambda v: v is None or v in PRECISIONS,
+    ),
     "teacher_from_logits": ("true or false", lambda v: isinstance(v, bool)),
     "teacher_signature": ("a name or null", _is_text_or_none),
     "teacher_shares": (
@@ -183,6 +192,11 @@ def contradictions(recipe) -> list[str]:
                 f"`{name}` has a meaning for `kind` 'soft' only. Received: "
                 f"{name}={getattr(recipe, name)!r}, kind={recipe.kind!r}."
             )
+    if recipe.batch_size % recipe.accumulate_steps:
+        faults.append(
+            "`accumulate_steps` must divide `batch_size`. Received: accumulate_steps="
+            f"{recipe.accumulate_steps}, batch_size={recipe.batch_size}."
+        )
     try:
         _ = recipe.augmentation
     except ValueError as error:
@@ -213,6 +227,7 @@ def _teachers(recipe) -> list[str]:
     meanings = (
         ("teacher_weights", None, is_variant, "a teacher that is a variant"),
         ("teacher_image_size", None, isinstance(teacher, str), "a single teacher"),
+        ("teacher_precision", None, isinstance(teacher, str), "a single teacher"),
         ("teacher_from_logits", True, isinstance(teacher, str), "a single teacher"),
         ("teacher_signature", None, isinstance(teacher, str), "a single teacher"),
         ("teacher_shares", None, isinstance(teacher, tuple), "several teachers"),

@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from keras_deit._checks import check, check_share
 from keras_deit.data.augmentation import Augmentation, training_view
-from keras_deit.data.geometry import evaluation_view
+from keras_deit.data.geometry import evaluation_view, pixels_of
 from keras_deit.data.mixing import Mixing, mix_batch
+from keras_deit.data.shards import check_shard, of_places, training_places
 from keras_deit.data.source import Source
 from keras_deit.data.sources import load_source
 from keras_deit.data.views import mix_key, view_key
@@ -136,10 +137,13 @@ def training_batches(
         first_step: Number of the step of that epoch to begin with.
         shard: Number of the shard, from 0, of which to make batches.
         num_shards: K, how many there are. A shard has B / K views of each batch, those
-            in B / 2K places and in the places that these are mixed with.
+            in B / 2K places and in the places that these are mixed with; see
+            `training_places`.
         parallel_calls: How many views are made at the same time.
         ids: Whether the labels come in a dict with the ids of the examples:
-            `{"label": (B, Y), "id": int64 (B,)}`.
+            `{"label": (B, Y), "id": int64 (B,)}`. With more than one shard, each has
+            its own, and "batch_ids", int64 (B / K, K): row for row, those of the whole
+            batch in their places.
         cycle: Number of epochs after which the same views begin again: epoch e has
             those of epoch `e % cycle`. None, or 0, for never.
 
@@ -160,23 +164,19 @@ def training_batches(
     check_share("label_smoothing", label_smoothing)
     for name, count in (("repeats", repeats), ("cycle", cycle or 1)):
         check(count >= 1, f"`{name}` must be at least 1.", **{name: count})
-    _check_shard(batch_size, shard, num_shards)
+    places = training_places(batch_size, shard, num_shards)
     steps = _steps_per_epoch(source, batch_size, first_step)
     num_classes = len(source.class_names)
-
-    def is_ours(place, _):
-        pair = tf.minimum(place % batch_size, batch_size - 1 - place % batch_size)
-        return pair * 2 * num_shards // batch_size == shard
 
     def epoch_of_batches(number):
         epoch = number % (cycle or tf.int64.max)
 
-        def view(place, record):
+        def view(place, record, of_batch=None):
             example = source.read(record)
             key = view_key(seed, epoch, example["id"], place % repeats)
             image = training_view(example["image"], key, image_size, augmentation)
             label = _smoothed(example["label"], num_classes, label_smoothing)
-            return image, {"label": label, "id": example["id"]}, 1.0
+            return image, {"label": label, "id": example["id"], **(of_batch or {})}, 1.0
 
         def mix(step, views):
             images, y, weights = views
@@ -187,7 +187,8 @@ def training_batches(
         step = tf.where(number == first_epoch, tf.constant(first_step, tf.int64), 0)
         records = _places(source, seed, epoch, step * batch_size, repeats)
         if num_shards > 1:
-            records = records.filter(is_ours)
+            read = source.read if ids else None
+            records = of_places(records, places, batch_size, read)
         views = records.map(view, parallel_calls, deterministic=True)
         batches = views.batch(batch_size // num_shards, drop_remainder=True)
         if mixing is not None:
@@ -220,17 +221,6 @@ def _steps_per_epoch(source: Source, batch_size: int, first_step: int) -> int:
     rule = f"`first_step` must be at least 0 and less than the {steps} of an epoch."
     check(0 <= first_step < steps, rule, first_step=first_step)
     return steps
-
-
-def _check_shard(batch_size: int, shard: int, num_shards: int) -> None:
-    rule = "`shard` must be at least 0 and less than `num_shards`."
-    check(0 <= shard < num_shards, rule, shard=shard, num_shards=num_shards)
-    check(
-        num_shards == 1 or batch_size % (2 * num_shards) == 0,
-        "With several shards, `batch_size` must be a multiple of twice their number.",
-        batch_size=batch_size,
-        num_shards=num_shards,
-    )
 
 
 def _places(source: Source, seed: int, epoch, first, repeats: int) -> tf.data.Dataset:
@@ -266,39 +256,48 @@ def batch_ids(
 
 
 def evaluation_batches(
-    source: Source, image_size: tuple[int, int], batch_size: int, crop_ratio: float
+    source: Source,
+    image_size: tuple[int, int],
+    batch_size: int,
+    crop_ratio: float,
+    shard: int = 0,
+    num_shards: int = 1,
 ) -> tf.data.Dataset:
     """Makes batches of every image once; see `Batches.validation`.
 
     Args:
         source: The images.
         image_size: Height and width of the views, in pixels.
-        batch_size: B, images in a batch.
+        batch_size: B, images in a batch of all shards together.
         crop_ratio: Of the center crop, in (0, 1].
+        shard: Number of the shard, from 0, of which to make batches.
+        num_shards: K, how many there are. A shard has B / K images of each batch, those
+            in the places p with p % K = `shard`; all have as many batches.
 
     Returns:
-        The batches.
+        The batches, of B / K images.
 
     Raises:
-        ValueError: If `batch_size` is below 1, or `crop_ratio` is outside (0, 1].
+        ValueError: If `batch_size` is below 1 or no multiple of `num_shards`, if
+            `shard` is out of range, or `crop_ratio` is outside (0, 1].
     """
     check(batch_size >= 1, "`batch_size` must be at least 1.", batch_size=batch_size)
     check(0 < crop_ratio <= 1, "`crop_ratio` must be in (0, 1].", crop_ratio=crop_ratio)
+    check_shard(batch_size, shard, num_shards)
     num_classes = len(source.class_names)
 
-    def view(example):
-        image = evaluation_view(example["image"], image_size, crop_ratio)
+    def view(record):
+        example = source.read(record)
+        image = evaluation_view(pixels_of(example["image"]), image_size, crop_ratio)
         image = tf.ensure_shape(image, (*image_size, 3))
         return image, tf.one_hot(example["label"], num_classes), 1.0
 
-    views = source.in_order().map(view, tf.data.AUTOTUNE)
-    filler = (
-        tf.zeros((*image_size, 3), tf.uint8),
-        tf.one_hot(0, num_classes),
-        0.0,
-    )
-    missing = -source.num_examples % batch_size
+    views = source.natural().shard(num_shards, shard).map(view, tf.data.AUTOTUNE)
+    filler = tf.zeros((*image_size, 3), tf.uint8), tf.one_hot(0, num_classes), 0.0
+    steps = -(-source.num_examples // batch_size)
+    own = len(range(shard, source.num_examples, num_shards))
+    missing = steps * batch_size // num_shards - own
     views = views.concatenate(tf.data.Dataset.from_tensors(filler).repeat(missing))
-    steps = (source.num_examples + missing) // batch_size
-    batches = views.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    batches = views.batch(batch_size // num_shards, drop_remainder=True)
+    batches = batches.prefetch(tf.data.AUTOTUNE)
     return batches.apply(tf.data.experimental.assert_cardinality(steps))

@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit.distillation.batch import Batch
-from keras_deit.distillation.optimization import apply
+from keras_deit.distillation.optimization import gradients_of
+from keras_deit.distillation.side_state import SideState
 from keras_deit.distillation.teacher import Teacher
 
 PARTS = (True, "head")
@@ -44,6 +45,7 @@ class CoTraining:
         )
         self.teacher = teacher
         self.training = part is True
+        self._side = SideState(teacher.model)
         weights = teacher.model.trainable_weights
         self.weights = weights if part is True else _head(teacher.model)
         check(
@@ -65,13 +67,17 @@ class CoTraining:
             The logits before the step, (B, Y), without gradient, and the loss of each
             example (B,).
         """
+        state = self._side.read()
         with tf.GradientTape() as tape:
-            logits = self.teacher.logits(batch.pixels, training=self.training)
+            with self._side.scope(state) as scope:
+                logits = self.teacher.logits(batch.pixels, training=self.training)
             losses = label_loss(batch.labels, logits)
-            loss = batch.mean(losses) + sum(self.teacher.model.losses)
+            own = sum(scope.losses) + sum(self.teacher.model.losses)
+            loss = batch.mean(losses) + own
             loss = loss / tf.distribute.get_strategy().num_replicas_in_sync
             loss = optimizer.scale_loss(loss)
-        apply(optimizer, tape, loss, self.weights)
+        optimizer.apply(gradients_of(tape, loss, self.weights), self.weights)
+        self._side.write(state, self._side.after(scope))
         return tf.stop_gradient(logits), losses
 
 

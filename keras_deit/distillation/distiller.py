@@ -1,6 +1,7 @@
 """The training step of distillation, driven by `fit`."""
 
 from collections.abc import Sequence
+from weakref import WeakSet
 
 import keras
 import tensorflow as tf
@@ -11,8 +12,9 @@ from keras_deit.distillation.batch import unpack
 from keras_deit.distillation.extra_losses import ExtraLosses
 from keras_deit.distillation.losses import for_each_example, label_cross_entropy
 from keras_deit.distillation.objective import Objective
-from keras_deit.distillation.optimization import apply, scaled
+from keras_deit.distillation.optimization import accumulated, gradients_of, scaled
 from keras_deit.distillation.reported import Reported
+from keras_deit.distillation.side_state import SideState
 from keras_deit.distillation.teacher import Teacher
 from keras_deit.distillation.tutor import Tutor
 from keras_deit.models.inference import model_output
@@ -58,6 +60,10 @@ class Distiller(keras.Model):
             `kind="hard"` only. The papers' runs use 0.
         train_teacher: False; True to train the whole teacher as well; or "head" to
             train its head alone, the rest in inference mode.
+        accumulate_steps: Micro-batches that a training step takes one after the other,
+            each of so small a share of the batch of a replica. The gradients are summed
+            and applied once: the same step with less memory, but that batch norm sees
+            the statistics of a micro-batch. Not for a teacher that is trained.
         extra_losses: Further terms of the loss in training: pairs of a loss of
             `keras.distillation`, for instance `FeatureDistillation` between two layers,
             and its weight. Reported together as "extra_loss"; they do not know
@@ -98,6 +104,7 @@ class Distiller(keras.Model):
         reduction: str = "batchmean",
         teacher_label_smoothing: float = 0.0,
         train_teacher: bool | str = False,
+        accumulate_steps: int = 1,
         extra_losses: Sequence[tuple] = (),
         name: str = "distiller",
     ):
@@ -124,7 +131,17 @@ class Distiller(keras.Model):
             trains_teacher=self.tutor.training is not None,
         )
         self.built = True
+        check(
+            accumulate_steps >= 1 and (accumulate_steps == 1 or not train_teacher),
+            "`accumulate_steps` must be at least 1, and 1 with a teacher that is "
+            "trained, which makes a step of its own for each batch.",
+            accumulate_steps=accumulate_steps,
+            train_teacher=train_teacher,
+        )
+        self.accumulate_steps = accumulate_steps
+        self._side = SideState(student)
         self.num_traces = 0
+        self._graphs = WeakSet()
         self.train_with(student)
 
     def _loss_names(self) -> list[str]:
@@ -229,33 +246,57 @@ class Distiller(keras.Model):
         return self.objective(self.label_loss(labels, logits), outputs, teacher_logits)
 
     def train_step(self, data):
-        self.num_traces += 1  # this runs in Python when the step is traced, only then
-        batch = unpack(data)
-        lesson = self.tutor.teach(batch, self.label_loss)
-        with tf.GradientTape() as tape:
-            outputs, layers = self._forward(lesson.before(batch.pixels))
-            losses = self.losses_of(batch.labels, outputs, lesson.logits)
-            loss = batch.mean(losses["loss"]) + sum(self.student.losses)
-            if self._extra.terms:
-                extra = self._extra.value(outputs, layers, lesson)
-                loss += extra
-                losses["extra_loss"] = extra * ops.ones_like(losses["loss"])
-            loss = loss / tf.distribute.get_strategy().num_replicas_in_sync
-            loss = self.optimizer.scale_loss(loss)
+        self._count_trace()
         weights = [
             weight
             for weight in self.trainable_weights
             if not self._heads_only or "_head/" in weight.path
         ]
-        apply(self.optimizer, tape, loss, weights)
-        return self._reported.update(batch, outputs, losses, lesson)
+        state = self._side.read()
+        gradients, after = accumulated(
+            lambda data, state: self._gradients(data, state, weights),
+            data,
+            state,
+            weights,
+            self.accumulate_steps,
+        )
+        self.optimizer.apply(gradients, weights)
+        self._side.write(state, after)
+        return self._reported.means()
+
+    def _count_trace(self) -> None:
+        """Counts the graphs that the step is traced in, once for all its replicas."""
+        graph = tf.compat.v1.get_default_graph()
+        self.num_traces += graph not in self._graphs
+        self._graphs.add(graph)
+
+    def _gradients(self, data, state: list, weights: list):
+        """The gradients of a batch or a micro-batch, and the state after it."""
+        batch = unpack(data)
+        lesson = self.tutor.teach(batch, self.label_loss)
+        with tf.GradientTape() as tape:
+            with self._side.scope(state) as scope:
+                outputs, layers = self._forward(lesson.before(batch.pixels))
+            losses = self.losses_of(batch.labels, outputs, lesson.logits)
+            own = sum(scope.losses) + sum(self.student.losses)
+            loss = batch.mean(losses["loss"]) + own
+            if self._extra.terms:
+                extra = self._extra.value(outputs, layers, lesson)
+                loss += extra
+                losses["extra_loss"] = extra * ops.ones_like(losses["loss"])
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            loss = loss / (replicas * self.accumulate_steps)
+            loss = self.optimizer.scale_loss(loss)
+        self._reported.update(batch, outputs, losses, lesson)
+        return gradients_of(tape, loss, weights), self._side.after(scope)
 
     def test_step(self, data):
         batch = unpack(data)
         lesson = self.tutor.examine(batch, self.label_loss)
         outputs = self.student(lesson.before(batch.pixels), training=False)
         losses = self.losses_of(batch.labels, outputs, lesson.logits)
-        return self._reported.update(batch, outputs, losses, lesson)
+        self._reported.update(batch, outputs, losses, lesson)
+        return self._reported.means()
 
     @property
     def metrics(self):

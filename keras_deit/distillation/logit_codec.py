@@ -1,6 +1,7 @@
 """How the logits of a teacher are stored: all, the largest ones, or the argmax."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,25 +115,32 @@ class LogitCodec:
             return self._classes_to_bytes(logits.argmax(axis=1))
         return self._encode_largest(logits)
 
-    def decode(self, payload: tf.Tensor, batch_size: int) -> tf.Tensor:
+    def decode(
+        self, payload: tf.Tensor, batch_size: int, places: Sequence[int] | None = None
+    ) -> tf.Tensor:
         """Makes logits of bytes, in a graph.
 
         Args:
             payload: What `encode` returned, a string of shape ().
             batch_size: B, views in it.
+            places: Of the b views whose logits are wanted; None for all.
 
         Returns:
-            Float32 logits, of the static shape (B, Y).
+            Float32 logits, of the static shape (b, Y).
         """
-        shape = (batch_size, self.num_classes)
+
+        def wanted(values: tf.Tensor, columns: int) -> tf.Tensor:
+            values = tf.reshape(values, (batch_size, columns))
+            return values if places is None else tf.gather(values, places)
+
         if self.keep == "all":
-            return tf.reshape(tf.io.decode_raw(payload, tf.float32), shape)
+            return wanted(tf.io.decode_raw(payload, tf.float32), self.num_classes)
         if self.keep == "hard":
-            classes = tf.io.decode_raw(payload, self._class_type)
-            classes = tf.reshape(tf.cast(classes, tf.int32), (batch_size,))
+            classes = wanted(tf.io.decode_raw(payload, self._class_type), 1)
+            classes = tf.cast(classes, tf.int32)[:, 0]
             # A softmax of these is the one-hot itself, at any usual temperature.
             return _CERTAIN * (tf.one_hot(classes, self.num_classes) - 1)
-        return self._decode_largest(payload, batch_size)
+        return self._decode_largest(payload, batch_size, wanted)
 
     @property
     def _class_type(self) -> tf.DType:
@@ -156,11 +164,13 @@ class LogitCodec:
         parts = kept.astype("<f2"), rest.astype("<f2")
         return parts[0].tobytes() + self._classes_to_bytes(classes) + parts[1].tobytes()
 
-    def _decode_largest(self, payload: tf.Tensor, batch_size: int) -> tf.Tensor:
+    def _decode_largest(
+        self, payload: tf.Tensor, batch_size: int, wanted: Callable
+    ) -> tf.Tensor:
         def section(first: int, columns: int, dtype: tf.DType) -> tf.Tensor:
             size = batch_size * columns * dtype.size
             part = tf.strings.substr(payload, first * batch_size, size)
-            return tf.reshape(tf.io.decode_raw(part, dtype), (batch_size, columns))
+            return wanted(tf.io.decode_raw(part, dtype), columns)
 
         k, size = self.keep, self._class_type.size
         kept = tf.cast(section(0, k, tf.half), tf.float32)
@@ -169,9 +179,9 @@ class LogitCodec:
         even = self.temperature * (rest - math.log(self.num_classes - k))
         # The mean of the rest is never above the least one kept; rounded, it may be.
         even = tf.minimum(even, kept[:, -1:] - _TINY)
-        rows = tf.repeat(tf.range(batch_size)[:, None], k, axis=1)
+        rows = tf.repeat(tf.range(kept.shape[0])[:, None], k, axis=1)
         return tf.tensor_scatter_nd_update(
-            tf.broadcast_to(even, (batch_size, self.num_classes)),
+            tf.broadcast_to(even, (kept.shape[0], self.num_classes)),
             tf.stack([rows, classes], axis=-1),  # (B, k, 2)
             kept,
         )

@@ -1,6 +1,7 @@
 """The numbers that `Distiller` reports."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_deit.models.inference import head_logits, model_output
@@ -29,8 +30,8 @@ class Reported:
         names += OF_THE_TEACHER if trains_teacher else ()
         self.metrics = {name: keras.metrics.Mean(name=name) for name in names}
 
-    def update(self, batch, outputs, losses: dict, lesson) -> dict:
-        """Takes a batch in, and returns the means of what is known of it.
+    def update(self, batch, outputs, losses: dict, lesson) -> None:
+        """Takes a batch in.
 
         Args:
             batch: A `Batch`.
@@ -45,10 +46,21 @@ class Reported:
             if lesson.logits is not None:
                 agreed = equal(guess, ops.argmax(lesson.logits, axis=-1))
                 values[f"{prefix}agreement"] = agreed
-        metrics = {n: m for n, m in self.metrics.items() if n in values}
-        for name, metric in metrics.items():
-            metric.update_state(values[name], sample_weight=batch.weight)
-        return {name: metric.result() for name, metric in metrics.items()}
+        self._known = [name for name in self.metrics if name in values]
+        for name in self._known:
+            self.metrics[name].update_state(values[name], sample_weight=batch.weight)
+
+    def means(self) -> dict:
+        """The means of what is known of the batches, over all replicas, by name."""
+        means = [self.metrics[name] for name in self._known]
+        totals = [tf.convert_to_tensor(mean.total.value) for mean in means]
+        counts = [tf.convert_to_tensor(mean.count.value) for mean in means]
+        sums = ops.stack([ops.stack(totals), ops.stack(counts)])
+        replicas = tf.distribute.get_replica_context()
+        if replicas.num_replicas_in_sync > 1:  # each has sums of its own
+            sums = replicas.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        values = ops.unstack(ops.divide_no_nan(sums[0], sums[1]), len(means))
+        return dict(zip(self._known, values, strict=True))
 
 
 def equal(a, b):

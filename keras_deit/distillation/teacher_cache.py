@@ -9,6 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_deit._checks import check, check_choice
+from keras_deit.data.shards import training_places
 from keras_deit.distillation.cache_index import (
     FINGERPRINT_BYTES,
     codec_of,
@@ -118,7 +119,12 @@ class TeacherCache:
         self._refuse(differences(self.header, now))
 
     def join(
-        self, batches: tf.data.Dataset, first_epoch: int = 0, first_step: int = 0
+        self,
+        batches: tf.data.Dataset,
+        first_epoch: int = 0,
+        first_step: int = 0,
+        shard: int = 0,
+        num_shards: int = 1,
     ) -> tf.data.Dataset:
         """Adds the teacher's logits to training batches.
 
@@ -126,36 +132,38 @@ class TeacherCache:
         epoch, see `cycle` of `training_batches`. A few steps at a time are in memory.
 
         Args:
-            batches: (pixels, {"label": ..., "id": int64 (B,)}, weight), epoch after
-                epoch, with `steps_per_epoch` each.
+            batches: (pixels, {"label": ..., "id": int64 (B / K,)}, weight), epoch after
+                epoch, with `steps_per_epoch` each. With more than one shard, the dict
+                has the ids of the whole batch as well: "batch_ids", int64 (B / K, K).
             first_epoch: Number of the epoch that they begin with.
             first_step: Number of the step of that epoch that they begin with.
+            shard: Which part of each batch they are; see `training_batches`.
+            num_shards: K, how many parts there are.
 
         Returns:
-            The batches; their dict has "teacher_logits", float32 (B, Y), as well. A
-            batch with other ids than the cached one raises
-            `tf.errors.InvalidArgumentError`, a damaged shard `tf.errors.DataLossError`.
+            The batches; their dict has "teacher_logits", float32 (B / K, Y), as well,
+            and no "batch_ids" any more. A batch with other ids than the cached one
+            raises `tf.errors.InvalidArgumentError`, as that of another shard does; a
+            damaged file raises `tf.errors.DataLossError`.
 
         Raises:
-            ValueError: If the batches have no ids or not B views each, or the beginning
-                is out of range.
+            ValueError: If the batches have no ids or not B / K views each, the
+                beginning or `shard` is out of range, or B is no multiple of 2 K with
+                more than one shard.
         """
+        places = training_places(self.batch_size, shard, num_shards)
         rule = f"`first_step` must be at least 0 and below {self.steps_per_epoch}."
         check(0 <= first_step < self.steps_per_epoch, rule, first_step=first_step)
         rule = "`first_epoch` must be at least 0."
         check(first_epoch >= 0, rule, first_epoch=first_epoch)
-        y = batches.element_spec[1]
-        shape = tuple(y["id"].shape) if isinstance(y, dict) and "id" in y else None
-        check(
-            shape == (self.batch_size,),
-            f"`batches` must have the ids of {self.batch_size} views each, as "
-            "`training_batches` makes them with `ids=True` and without `num_shards`.",
-            ids=shape,
-        )
+        self._check_ids(batches.element_spec[1], num_shards)
 
         def add(batch, record):
             pixels, y, weight = batch
-            return pixels, {**y, "teacher_logits": self._read(y["id"], record)}, weight
+            y = dict(y)
+            batch_ids = tf.reshape(y.pop("batch_ids", y["id"]), [-1])  # (B,)
+            logits = self._read(y["id"], batch_ids, record, places)
+            return pixels, {**y, "teacher_logits": logits}, weight
 
         records = self._records(first_epoch, first_step)
         joined = tf.data.Dataset.zip((batches, records))
@@ -230,18 +238,41 @@ class TeacherCache:
 
         return tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(records_of)
 
-    def _read(self, ids: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+    def _check_ids(self, y: object, num_shards: int) -> None:
+        """Refuses labels, as an element's specification has them, without all ids."""
+        views = self.batch_size // num_shards
+        needed = {"id": (views,)}
+        if num_shards > 1:
+            needed["batch_ids"] = (views, num_shards)
+        has = y if isinstance(y, dict) else {}
+        found = {name: tuple(has[name].shape) for name in needed if name in has}
+        check(
+            found == needed,
+            f"`batches` must have the ids of {views} views each, as `training_batches` "
+            "makes them with `ids=True` and the same `num_shards`.",
+            num_shards=num_shards,
+            found=found,
+        )
+
+    def _read(self, ids: tf.Tensor, batch_ids: tf.Tensor, record: tf.Tensor, places):
         written = tf.strings.substr(record, 0, FINGERPRINT_BYTES)
         same = tf.debugging.assert_equal(
             tf.io.decode_raw(written, tf.uint8),
-            fingerprint(ids),
+            fingerprint(batch_ids),
             f"The batches are not those of the teacher cache {str(self.path)!r}: one "
             "has other examples, or another order of them, than the batch that the "
             "logits of this step are of.",
         )
-        with tf.control_dependencies([same]):
+        ours = tf.debugging.assert_equal(
+            ids,
+            tf.gather(batch_ids, places),
+            "The batches must be of the same `shard` as the logits they are joined "
+            "with: their examples have other places in the whole batch.",
+        )
+        with tf.control_dependencies([same, ours]):
             payload = tf.strings.substr(record, FINGERPRINT_BYTES, -1)
-        return self.codec.decode(payload, self.batch_size)
+        is_whole = len(places) == self.batch_size
+        return self.codec.decode(payload, self.batch_size, None if is_whole else places)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_deit.data import tfds_source as module
 from keras_deit.data.image_folder import naming_unreadable_images
+from keras_deit.data.shards import of_places
 from keras_deit.data.tfds_source import tfds_source
 from tests.data.order_contract import hold_source_to_its_order, ids, records, tails
 
@@ -98,6 +99,22 @@ def test_an_id_is_the_file_and_the_place_in_it(store, kept, split):
 def test_an_epoch_can_be_entered_anywhere(store, kept):
     store(num_shards=4, train=range(37))
     hold_source_to_its_order(flowers("train"), window=10)
+
+
+def test_workers_share_its_batches(store, kept):
+    store(num_shards=4, train=range(37))
+    source = flowers("train")
+    order = records(source, 3, 1, 0)
+    places = np.array([1, 2, 5, 6])
+    records_of_batches = source.permuted(3, 1, 0).enumerate()
+    shard = of_places(records_of_batches, places, 8, source.read)
+    shard = shard.map(lambda place, record, y: (source.read(record)["id"], y))
+    own, rows = zip(*[(int(i), y["batch_ids"].numpy()) for i, y in shard], strict=True)
+    whole = source.num_examples // 8 * 8
+    assert own == tuple(np.reshape(order[:whole], (-1, 8))[:, places].ravel())
+    np.testing.assert_array_equal(np.ravel(rows), order[:whole])
+    natural = ids(source.in_order())
+    assert ids(source.natural().shard(3, 1).map(source.read)) == natural[1::3]
 
 
 def test_the_orders_of_a_stream_are_worked_out_by_hand(store, monkeypatch):

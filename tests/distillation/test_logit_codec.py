@@ -125,6 +125,15 @@ def test_what_is_kept_but_for_one_is_the_original():
     assert divergence(logits, decoded, 1.0).max() < 1e-6
 
 
+@pytest.mark.parametrize("keep", [*KEEP_LOGITS, 2])
+def test_some_views_are_decoded_like_all(keep):
+    logits = np.random.default_rng(0).normal(0, 3, (6, 5)).astype("float32")
+    codec, places = LogitCodec(keep, 5), np.array([0, 1, 4, 5])
+    payload = tf.constant(codec.encode(logits))
+    whole, some = codec.decode(payload, 6), codec.decode(payload, 6, places)
+    np.testing.assert_array_equal(some, whole.numpy()[places])
+
+
 @pytest.mark.parametrize("keep", [1, 2, 4])
 @pytest.mark.parametrize("temperature", [0.001, 1.0, 1000.0])
 def test_extreme_logits_stay_finite_and_keep_their_argmax(keep, temperature):

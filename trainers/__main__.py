@@ -20,6 +20,7 @@ PROGRAMS = (
     "compare",
     "benchmark",
     "variants",
+    "plan",
     "demo",
 )
 

@@ -4,6 +4,14 @@ from collections.abc import Callable
 
 from absl import flags
 
+TRAIN = {  # of a training step, unless it is chosen otherwise
+    "precisions": ["float32"],
+    "replicas": [1],
+    "accumulate_steps": [1],
+    "gradient_checkpointing": False,
+    "compiled": False,
+    "cores": "all",
+}
 THOROUGH = {
     "input": {"rounds": 7, "seconds": 1.0, "batch_size": 64},
     "distillation": {
@@ -20,6 +28,15 @@ THOROUGH = {
         "engines": None,  # all
         "batch_sizes": [1, 32],
         "keep_rates": [1.0, 0.7, 0.5],
+    },
+    "train": {
+        "rounds": 5,
+        "seconds": 1.0,
+        "batch_size": 8,
+        "student": "deit_tiny_distilled_patch16_224",
+        "teacher": "regnety_160",
+        **TRAIN,
+        "precisions": ["float32", "mixed_bfloat16"],
     },
 }
 QUICK = {
@@ -39,19 +56,38 @@ QUICK = {
         "batch_sizes": [1, 8],
         "keep_rates": [1.0, 0.5],
     },
+    "train": {
+        "rounds": 3,
+        "seconds": 0.2,
+        "batch_size": 8,
+        "student": "deit_micro_distilled_patch4_32",
+        "teacher": "regnety_micro_32",
+        **TRAIN,
+    },
 }
 WHATS = tuple(THOROUGH)
 MEANT_FOR = {  # flags that have no meaning for the others
-    "batch_size": ("input", "distillation"),
-    "dataset": ("input",),
-    "peer_python": ("input", "inference"),
-    "student": ("distillation",),
-    "teacher": ("distillation",),
+    "batch_size": ("input", "distillation", "train"),
+    "dataset": ("input", "train"),
+    "peer_python": ("input", "inference", "train"),
+    "student": ("distillation", "train"),
+    "teacher": ("distillation", "train"),
     "variants": ("inference",),
     "engines": ("inference",),
     "batch_sizes": ("inference",),
     "keep_rates": ("inference",),
-    "cores": ("inference",),
+    "cores": ("inference", "train"),
+    "precisions": ("train",),
+    "replicas": ("train",),
+    "accumulate_steps": ("train",),
+    "gradient_checkpointing": ("train",),
+    "compiled": ("train",),
+}
+NUMBERS = {  # flags that are lists of them: of what kind, and the largest
+    "batch_sizes": (int, float("inf")),
+    "keep_rates": (float, 1.0),
+    "replicas": (int, float("inf")),
+    "accumulate_steps": (int, float("inf")),
 }
 
 
@@ -76,14 +112,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "quick",
         False,
         "In less than two minutes, to see that it works: short rounds, small batches "
-        "or small models, few engines.",
+        "or small models, few contestants.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "rounds",
         None,
-        "How many rounds; without it 7 of input, 25 of distillation, 5 of inference, "
-        "or 3 with --quick.",
+        "How many rounds; without it 7 of input, 25 of distillation, 5 of inference "
+        "and train, or 3 with --quick.",
         lower_bound=1,
         flag_values=values,
     )
@@ -91,7 +127,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "batch_size",
         None,
         "Images in a batch; without it 64 of input, or 32 with --quick, and 8 of "
-        "distillation.",
+        "distillation and train.",
         lower_bound=1,
         flag_values=values,
     )
@@ -99,8 +135,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "baseline",
         None,
         "The contestant that the others are compared with; without it timm, 'no "
-        "teacher', or timm_float32 and, where that is not measured, keras_function. If "
-        "it is left out, there are no ratios.",
+        "teacher', or timm_float32 and, where that is not measured, keras_function or "
+        "keras_float32. If it is left out, there are no ratios.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -121,10 +157,11 @@ def define_flags(values: flags.FlagValues) -> None:
         "teacher",
         None,
         "The variant that teaches; without it regnety_160, or regnety_micro_32 with "
-        "--quick.",
+        "--quick. 'none', of train, for none.",
         flag_values=values,
     )
     _define_inference(values)
+    _define_train(values)
 
 
 def _define_inference(values: flags.FlagValues) -> None:
@@ -156,11 +193,42 @@ def _define_inference(values: flags.FlagValues) -> None:
         "cores",
         None,
         ["one", "all"],
-        "Whether engines work on one core with one thread, measured in the seconds "
+        "Whether contestants work on one core with one thread, measured in the seconds "
         "that it worked for them, or on all cores by the clock on the wall; without it "
-        "one.",
+        "one of inference and all of train.",
         flag_values=values,
     )
+
+
+def _define_train(values: flags.FlagValues) -> None:
+    """Defines the flags that --what=train alone has."""
+    for name, meaning in (
+        (
+            "precisions",
+            "What student and teacher compute in: float32, mixed_bfloat16, "
+            "mixed_float16; without it the first two, or the first with --quick.",
+        ),
+        (
+            "replicas",
+            "How many devices share a batch, for instance 1,2: GPUs, or logical "
+            "devices of one processor. Ours alone; without it 1.",
+        ),
+        (
+            "accumulate_steps",
+            "In how many parts a batch is taken, one after the other, for instance "
+            "1,4. Ours alone; without it 1.",
+        ),
+    ):
+        flags.DEFINE_list(name, None, meaning, flag_values=values)
+    for name, meaning in (
+        ("gradient_checkpointing", "Also with gradient checkpointing."),
+        (
+            "compiled",
+            "Also with compiled steps: ours by XLA (in bfloat16 on a GPU only), timm's "
+            "by torch.compile.",
+        ),
+    ):
+        flags.DEFINE_bool(name, None, meaning, flag_values=values)
 
 
 def settings_of(values: flags.FlagValues) -> dict:
@@ -179,16 +247,13 @@ def settings_of(values: flags.FlagValues) -> dict:
     for name in settings.keys() - {"seconds"}:
         if values[name].value is not None:
             settings[name] = values[name].value
-    if values.batch_sizes is not None:
-        settings["batch_sizes"] = _numbers("batch_sizes", values.batch_sizes, int)
-    if values.keep_rates is not None:
-        settings["keep_rates"] = _numbers("keep_rates", values.keep_rates, float, 1.0)
+    for name, (kind, most) in NUMBERS.items():
+        if values[name].value is not None:
+            settings[name] = _numbers(name, values[name].value, kind, most)
     return settings
 
 
-def _numbers(
-    name: str, texts: list[str], kind: Callable, most: float = float("inf")
-) -> list:
+def _numbers(name: str, texts: list[str], kind: Callable, most: float) -> list:
     """Reads the numbers of a flag, which are above 0 and there once each."""
     from keras_deit._checks import check
 

@@ -24,7 +24,7 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         folder: A folder for what the contestants read.
     """
     python = str(existing_file(Path(values.peer_python or sys.executable).expanduser()))
-    images = _images(values.dataset, settings["batch_size"], folder)
+    images = fill_with_images(values.dataset, settings["batch_size"], folder)
     task = {
         "folder": str(folder),
         "batch_size": settings["batch_size"],
@@ -43,8 +43,17 @@ def plan(values, settings: dict, folder: Path) -> Plan:
     )
 
 
-def _images(dataset: str | None, batch_size: int, folder: Path) -> str:
-    """Fills a folder of class folders with images; says which they are."""
+def fill_with_images(dataset: str | None, batch_size: int, folder: Path) -> str:
+    """Fills a folder of class folders with images; says which they are.
+
+    Args:
+        dataset: A folder of class folders with JPEGs; None for made-up photographs.
+        batch_size: How many JPEGs there must be in it at least.
+        folder: The folder to fill.
+
+    Raises:
+        ValueError: If there are fewer, or all in one folder.
+    """
     if dataset is None:
         write_photographs(folder, NUM_MADE)
         return f"{NUM_MADE} made-up photographs of {WIDTH} x {HEIGHT}"

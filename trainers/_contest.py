@@ -62,7 +62,8 @@ class Contest:
 
     Attributes:
         rounds: For each (contestant, task), what each round said: `items`, `seconds`,
-            `cpu_seconds`, and `others`, the share of the core that others took.
+            `cpu_seconds`, `others`, the share of the core that others took, and
+            `peak_bytes`, the most memory so far.
         packages: For each contestant, the versions of its packages.
         paths: For each contestant, the tasks that each add a stage to the one before.
         missing: For each contestant that was left out, the packages it lacks.

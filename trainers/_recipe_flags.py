@@ -7,6 +7,19 @@ from tempfile import TemporaryDirectory
 
 from absl import flags
 
+from trainers._strategy_flags import define_strategy_flags, strategy_of
+
+# Fields of a recipe that have a flag of their own.
+OWN_FLAGS = (
+    "variant",
+    "dataset",
+    "weights",
+    "precision",
+    "jit_compile",
+    "accumulate_steps",
+    "gradient_checkpointing",
+)
+
 
 def define_recipe_flags(
     values: flags.FlagValues, default_recipe: str, output: str
@@ -18,6 +31,27 @@ def define_recipe_flags(
         default_recipe: Name of the recipe that is taken if none is given.
         output: What `--output` is.
     """
+    define_choice_flags(values, default_recipe)
+    flags.DEFINE_string("output", None, f"{output}; required.", flag_values=values)
+    flags.mark_flag_as_required("output", flag_values=values)
+    flags.DEFINE_bool(
+        "download",
+        False,
+        "Allow a dataset of TensorFlow Datasets to be downloaded.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "unreadable",
+        "refuse",
+        ["refuse", "skip"],
+        "What to do with image files that cannot be decoded: end with an error, or "
+        "look for them before the run and leave them out.",
+        flag_values=values,
+    )
+
+
+def define_choice_flags(values: flags.FlagValues, default_recipe: str) -> None:
+    """Defines the flags that choose a recipe and change it; see above."""
     flags.DEFINE_string(
         "recipe",
         default_recipe,
@@ -25,8 +59,6 @@ def define_recipe_flags(
         "the recipe.json of an earlier run.",
         flag_values=values,
     )
-    flags.DEFINE_string("output", None, f"{output}; required.", flag_values=values)
-    flags.mark_flag_as_required("output", flag_values=values)
     flags.DEFINE_string(
         "variant",
         None,
@@ -46,20 +78,6 @@ def define_recipe_flags(
         [],
         "Any field of the recipe, as field=value, the value in JSON; may be repeated: "
         "--set=batch_size=32 --set='crop_area=[0.5, 1]'.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "download",
-        False,
-        "Allow a dataset of TensorFlow Datasets to be downloaded.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "unreadable",
-        "refuse",
-        ["refuse", "skip"],
-        "What to do with image files that cannot be decoded: end with an error, or "
-        "look for them before the run and leave them out.",
         flag_values=values,
     )
 
@@ -95,6 +113,8 @@ def define_run_flags(values: flags.FlagValues) -> None:
         "In place of the recipe's; the warm-up keeps its share.",
         flag_values=values,
     )
+    define_computing_flags(values)
+    define_strategy_flags(values)
     flags.DEFINE_bool(
         "smoke",
         False,
@@ -132,8 +152,39 @@ def define_run_flags(values: flags.FlagValues) -> None:
     )
 
 
+def define_computing_flags(values: flags.FlagValues) -> None:
+    """Defines the flags that say how the steps are computed."""
+    flags.DEFINE_enum(
+        "precision",
+        None,
+        ["float32", "mixed_bfloat16", "mixed_float16"],
+        "In place of the recipe's: what the student computes in.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "jit_compile",
+        None,
+        "In place of the recipe's: whether XLA compiles the step.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "accumulate_steps",
+        None,
+        "In place of the recipe's: micro-batches of a step, for less memory.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "gradient_checkpointing",
+        None,
+        "In place of the recipe's: whether the blocks are computed again for the "
+        "gradient, for less memory.",
+        flag_values=values,
+    )
+
+
 def carry_out(values: flags.FlagValues, recipe) -> None:
     """Trains what the flags came to, or proves that it can be interrupted."""
+    strategy = strategy_of(values)  # before TensorFlow does anything
     from keras_deit.training.run import train
     from keras_deit.training.smoke import smoke
     from trainers._verify_resume import verify_resume
@@ -155,6 +206,7 @@ def carry_out(values: flags.FlagValues, recipe) -> None:
         unreadable=values.unreadable,
         checkpoint_steps=values.checkpoint_steps,
         force_resume=values.force_resume,
+        strategy=strategy,
     )
 
 
@@ -168,7 +220,7 @@ def effective_recipe(values: flags.FlagValues, epochs: int | None = None, **chan
     if epochs is not None:
         check(epochs >= 1, "`epochs` must be at least 1.", epochs=epochs)
         recipe = recipe.over(epochs)
-    for name in ("variant", "weights", "dataset"):
+    for name in OWN_FLAGS:
         changes[name] = values[name].value if name in values else None
     changes = {name: value for name, value in changes.items() if value is not None}
     for name in changes.keys() & {"teacher_cache", "weights"}:

@@ -28,12 +28,21 @@ batch sizes. An engine is timed only if it answers as the model does. The pictur
 GMACs against images/s. With --cores=all they work on all cores, by the clock on the
 wall.
 
+--what=train measures a training step on all cores, or on the GPUs if there are any, by
+the clock on the wall: ours, as `fit` makes it of the official recipe of DeiT, and
+timm's, each with and without a live teacher, in each precision; ours also from files,
+over several replicas, in parts of a batch. Beside images/s stand what share of the
+step the teacher takes, what share input from files takes (or delays), and the largest
+memory. Where other programs take much of the cores, take --cores=one: threads that wait
+for one another lose more than the others took.
+
 Examples:
   python -m trainers benchmark --what=input --quick
   python -m trainers benchmark --dataset=~/imagenet/val --rounds=11
   python -m trainers benchmark --peer_python=~/with-timm/bin/python
   python -m trainers benchmark --what=distillation --teacher=regnety_032
   python -m trainers benchmark --what=inference --variants=t2t_vit_14
+  python -m trainers benchmark --what=train --replicas=1,2 --gradient_checkpointing
 """
 
 import sys
@@ -51,6 +60,7 @@ BASELINES = {  # the first that was measured
     "input": ("timm",),
     "distillation": ("no teacher",),
     "inference": ("timm_float32", "keras_function"),
+    "train": ("timm_float32", "keras_float32"),
 }
 COMPARED = {"input": "rate", "distillation": "time"}
 
@@ -67,6 +77,7 @@ def main(values: flags.FlagValues) -> None:
     from trainers._contest import run_contest
     from trainers._contest_report import write_report
     from trainers._inference_report import write_inference_report
+    from trainers._train_report import write_train_report
 
     what, settings = values.what, settings_of(values)
     output = Path(values.output or f"benchmarks/{what}.json").expanduser()
@@ -91,6 +102,8 @@ def main(values: flags.FlagValues) -> None:
     heading = {"what": what, "title": plan.title, "settings": settings, **plan.facts}
     if what == "inference":
         write_inference_report(contest, heading, baseline, plan.clock, output)
+    elif what == "train":
+        write_train_report(contest, heading, baseline, plan.clock, output)
     else:
         compared = COMPARED[what]
         write_report(contest, heading, baseline, plan.clock, output, compared)

@@ -10,6 +10,7 @@ from keras import ops
 from keras_deit._checks import check
 from keras_deit.distillation.batch import unpack
 from keras_deit.distillation.extra_losses import ExtraLosses
+from keras_deit.distillation.keras_fit import function_of, is_among_workers
 from keras_deit.distillation.losses import for_each_example, label_cross_entropy
 from keras_deit.distillation.objective import Objective
 from keras_deit.distillation.optimization import accumulated, gradients_of, scaled
@@ -263,6 +264,24 @@ class Distiller(keras.Model):
         self.optimizer.apply(gradients, weights)
         self._side.write(state, after)
         return self._reported.means()
+
+    def make_train_function(self, force=False):
+        if not is_among_workers(self.distribute_strategy):
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            self.train_function = function_of(self.train_step, self)
+
+    def make_test_function(self, force=False):
+        if not is_among_workers(self.distribute_strategy):
+            super().make_test_function(force)
+        elif self.test_function is None or force:
+            self.test_function = function_of(self.test_step, self)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds the optimizer: all else is built before; see `keras_fit`."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_weights)
 
     def _count_trace(self) -> None:
         """Counts the graphs that the step is traced in, once for all its replicas."""

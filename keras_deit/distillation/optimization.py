@@ -49,7 +49,9 @@ def accumulated(step: Callable, data, state: list, weights: Sequence, count: int
     parts = keras.tree.map_structure(lambda x: _cut(x, count), data)
 
     def body(index, gradients, state):
-        part = keras.tree.map_structure(lambda x: None if x is None else x[index], parts)
+        part = keras.tree.map_structure(
+            lambda x: None if x is None else x[index], parts
+        )
         further, state = step(part, state)
         sums = [a + b for a, b in zip(gradients, further, strict=True)]
         return index + 1, sums, state

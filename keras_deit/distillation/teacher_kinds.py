@@ -39,7 +39,14 @@ _OPTIONS = {
 
 # In the config of a network: where layers are named, and what changes no answer.
 _CONNECTIONS = ("inbound_nodes", "input_layers", "output_layers")
-_IDLE = ("name", "trainable", "registered_name", "build_config", "compile_config")
+_IDLE = (
+    "name",
+    "trainable",
+    "registered_name",
+    "build_config",
+    "compile_config",
+    "gradient_checkpointing",
+)
 
 Size = tuple[int | None, int | None]
 

@@ -1,8 +1,9 @@
 """One block of the encoder: tokens look at each other, then think alone."""
 
 import keras
+from keras import ops
 
-from keras_deit._checks import check_share
+from keras_deit._checks import check, check_share
 from keras_deit.layers.attention import MultiHeadSelfAttention
 from keras_deit.layers.feed_forward import FeedForward
 from keras_deit.layers.token_reorganization import TokenReorganization
@@ -28,6 +29,8 @@ class EncoderBlock(keras.layers.Layer):
         keep_rate: Share of the patch tokens that stay, in (0, 1]; None for a block
             that never reorganizes, whatever the rate of a call.
         fuse: Whether the dropped tokens leave a fused token behind.
+        gradient_checkpointing: Whether a call in training keeps only its tokens, and is
+            computed again for the gradient: less memory, more time, the same numbers.
 
     Call arguments:
         tokens: Tokens, shape (B, P + N, D).
@@ -43,7 +46,8 @@ class EncoderBlock(keras.layers.Layer):
 
     Raises:
         ValueError: If `drop_path_rate` is outside [0, 1], `keep_rate` outside (0, 1],
-            or D is not a multiple of `num_heads`.
+            D is not a multiple of `num_heads`, or there is dropout with
+            `gradient_checkpointing`.
 
     Example:
     >>> tuple(EncoderBlock(num_heads=2)(keras.ops.ones((2, 5, 8))).shape)
@@ -52,7 +56,8 @@ class EncoderBlock(keras.layers.Layer):
     Reference:
         Dosovitskiy et al., ViT (arXiv:2010.11929), equations 2 and 3; Huang et al.,
         stochastic depth (arXiv:1603.09382); Liang et al., EViT (arXiv:2202.07800),
-        figure 1 for the place of the reorganization.
+        figure 1 for the place of the reorganization; Chen et al., sublinear memory
+        (arXiv:1604.06174), section 4, for what is computed again.
     """
 
     def __init__(
@@ -66,10 +71,17 @@ class EncoderBlock(keras.layers.Layer):
         num_prefix_tokens=1,
         keep_rate=None,
         fuse=True,
+        gradient_checkpointing=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         check_share("drop_path_rate", drop_path_rate)
+        check(
+            not (gradient_checkpointing and drop_rate),
+            "`gradient_checkpointing` needs a `drop_rate` of 0: to drop the same "
+            "numbers again, they would have to be kept.",
+            drop_rate=drop_rate,
+        )
         self.num_heads = num_heads
         self.mlp_ratio = mlp_ratio
         self.drop_rate = drop_rate
@@ -79,6 +91,7 @@ class EncoderBlock(keras.layers.Layer):
         self.num_prefix_tokens = num_prefix_tokens
         self.keep_rate = keep_rate
         self.fuse = fuse
+        self.gradient_checkpointing = gradient_checkpointing
         self.reorganization = None
         if keep_rate is not None:
             self.reorganization = TokenReorganization(
@@ -121,19 +134,36 @@ class EncoderBlock(keras.layers.Layer):
             layer.build(input_shape)
 
     def call(self, tokens, keep_rate=None, return_attention=False, training=None):
+        def run(tokens, *masks):
+            return self._run(tokens, masks, keep_rate, return_attention, training)
+
+        # Drawn out here: a block that is computed again must drop the same branches.
+        masks = self._masks(tokens) if training and self.drop_path_rate else ()
+        if training and self.gradient_checkpointing:
+            run = keras.remat(run)
+        return run(tokens, *masks)
+
+    def _masks(self, tokens):
+        """Of each branch what an image is multiplied by: 0, or 1 / (1 - rate)."""
+        ones = ops.ones((ops.shape(tokens)[0], 1, 1), self.compute_dtype)
+        drops = (self.drop_path1, self.drop_path2)
+        return [drop(ones, training=True) for drop in drops]
+
+    def _run(self, tokens, masks, keep_rate, return_attention, training):
+        """The block, when it is known which branches are dropped; () for none."""
         x, row, *attention = self.attention(
             self.norm1(tokens),
             return_class_attention=True,
             return_attention=return_attention,
         )
-        tokens = tokens + self.drop_path1(x, training=training)
+        tokens = tokens + (x * masks[0] if masks else x)
         kept = []
         if self.reorganization is not None:
             tokens, *kept = self.reorganization(
                 tokens, row, keep_rate=keep_rate, return_indices=True
             )
         x = self.mlp(self.norm2(tokens), training=training)
-        tokens = tokens + self.drop_path2(x, training=training)
+        tokens = tokens + (x * masks[1] if masks else x)
         others = (*kept, *attention)
         return (tokens, *others) if others else tokens
 
@@ -169,4 +199,5 @@ class EncoderBlock(keras.layers.Layer):
             "num_prefix_tokens": self.num_prefix_tokens,
             "keep_rate": self.keep_rate,
             "fuse": self.fuse,
+            "gradient_checkpointing": self.gradient_checkpointing,
         }

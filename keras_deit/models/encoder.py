@@ -34,6 +34,9 @@ class EncoderConfig:
         reorganize_at: Blocks that reorganize tokens, from 0, rising; None takes those
             at a quarter, a half and three quarters of the depth: 3, 6, 9 of 12.
         fuse: Whether the dropped tokens leave a fused token behind.
+        gradient_checkpointing: Whether training keeps only what goes from block to
+            block, and computes the blocks again for the gradient; `drop_rate` must be
+            0 then.
     """
 
     embed_dim: int
@@ -50,6 +53,7 @@ class EncoderConfig:
     keep_rate: float = 1.0
     reorganize_at: tuple[int, ...] | None = None
     fuse: bool = True
+    gradient_checkpointing: bool = False
 
 
 def reorganizing_blocks(config: EncoderConfig) -> tuple[int, ...]:
@@ -114,6 +118,7 @@ def encode(tokens, config: EncoderConfig, dtype: str | None):
             num_prefix_tokens=num_prefix_tokens,
             keep_rate=config.keep_rate if index in reorganize_at else None,
             fuse=config.fuse,
+            gradient_checkpointing=config.gradient_checkpointing,
             dtype=dtype,
             name=f"block_{index}",
         )

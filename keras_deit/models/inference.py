@@ -86,14 +86,29 @@ def float32_model(model: keras.Model) -> keras.Model:
 
 
 def bfloat16_model(model: keras.Model) -> keras.Model:
-    """Builds the same model in mixed_bfloat16, with a copy of the weights.
+    """Builds the same model in mixed_bfloat16, with a copy of the weights."""
+    return mixed_model(model, "mixed_bfloat16")
 
-    The layers whose outputs it returns stay in float32, as in training.
+
+def mixed_model(model: keras.Model, policy: str) -> keras.Model:
+    """Builds the same model in a mixed dtype policy, with a copy of the weights.
+
+    The heads stay in float32, as in training: the last layers with weights on the way
+    to each output, and what follows them.
     """
-    heads = {x._keras_history.operation for x in keras.tree.flatten(model.outputs)}
-    return _with_dtypes(
-        model, lambda layer: "float32" if layer in heads else "mixed_bfloat16"
-    )
+    heads = _heads(model)
+    return _with_dtypes(model, lambda layer: "float32" if layer in heads else policy)
+
+
+def _heads(model: keras.Model) -> set:
+    """The last operations of a model, back to the first with weights on each way."""
+    heads, ends = set(), list(model.outputs)
+    while ends:
+        operation, node, _ = ends.pop()._keras_history
+        heads.add(operation)
+        if not getattr(operation, "weights", ()):
+            ends.extend(operation._inbound_nodes[node].input_tensors)
+    return heads
 
 
 def _with_dtypes(model: keras.Model, dtype_of) -> keras.Model:

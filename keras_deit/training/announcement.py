@@ -35,7 +35,8 @@ def announce(parts: Parts, resume: bool) -> dict:
         f"{images:,} distinct images an epoch\n"
         f"{recipe.optimizer}: peak learning rate {recipe.peak_learning_rate:.3g}"
         f"{_scaling(recipe)} after {recipe.warmup_epochs:g} epochs, schedule "
-        f"{recipe.schedule}; weight decay {recipe.weight_decay:g}; seed {recipe.seed}"
+        f"{recipe.schedule}; weight decay {recipe.weight_decay:g}; seed {recipe.seed}\n"
+        f"{_computing(parts)}"
     )
     if parts.distiller.teacher is None:
         return {}
@@ -53,7 +54,9 @@ def announce(parts: Parts, resume: bool) -> dict:
     if resume:
         return {}
     batches = parts.validation.take(math.ceil(TEACHER_IMAGES / recipe.batch_size))
-    accuracy, agreement = compare(parts.distiller.teacher, parts.student, batches)
+    accuracy, agreement = compare(
+        parts.distiller.teacher, parts.student, batches, parts.workers.gather
+    )
     print(
         f"Before the first step the teacher is right on {accuracy:.2%} of up to "
         f"{TEACHER_IMAGES:,} validation images, and the student agrees with it on "
@@ -83,6 +86,24 @@ def _announce_cache(parts: Parts, what: str) -> dict:
         )
     print(f"The validation images are not shown to {name}{known}.", flush=True)
     return {"teacher": {"path": name, "accuracy": accuracy}}
+
+
+def _computing(parts: Parts) -> str:
+    """On what, and in what precision."""
+    recipe, strategy = parts.recipe, parts.workers.strategy
+    replicas, count = strategy.num_replicas_in_sync, parts.workers.count
+    what = [recipe.precision]
+    if replicas > 1:
+        on = f" on {count} workers" if count > 1 else ""
+        name, share = type(strategy).__name__, recipe.batch_size // replicas
+        what.append(f"{name}: {replicas} replicas of {share} views{on}")
+    if recipe.accumulate_steps > 1:
+        what.append(f"{recipe.accumulate_steps} micro-batches in a step")
+    if recipe.gradient_checkpointing:
+        what.append("gradient checkpointing")
+    if recipe.jit_compile:
+        what.append("compiled by XLA")
+    return "; ".join(what)
 
 
 def _scaling(recipe) -> str:

@@ -65,6 +65,7 @@ class AverageWeights(keras.callbacks.Callback):
         decay: In [0, 1).
         validation: Batches to measure the accuracy on after each epoch.
         name: What the accuracy is called among the numbers of the epoch.
+        gather: See `Evaluator`.
 
     Reference:
         timm `ModelEmaV2`, without a warm-up; `tf.train.ExponentialMovingAverage`, whose
@@ -77,13 +78,14 @@ class AverageWeights(keras.callbacks.Callback):
         decay: float,
         validation: tf.data.Dataset,
         name: str,
+        gather: Callable = lambda value: [value],
     ):
         super().__init__()
         self.student = student
         self.average = keras.models.clone_model(student)
         self.average.set_weights(student.get_weights())
         self.decay = decay
-        self.evaluator = Evaluator(self.average)
+        self.evaluator = Evaluator(self.average, gather)
         self.validation = validation
         self.name = name
         self.count = keras.Variable(0, dtype="int64", trainable=False, name="count")

@@ -28,6 +28,8 @@ class Checkpoints(keras.callbacks.Callback):
         every: Steps of the run from one checkpoint to the next; each epoch ends with
             one too.
         keep: How many of the last ones stay.
+        writes: Whether this process writes them. Of several all have to read the
+            variables, some of which are sums over all processes.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Checkpoints(keras.callbacks.Callback):
         steps_per_epoch: int,
         every: int,
         keep: int = 2,
+        writes: bool = True,
     ):
         super().__init__()
         self.folder = directory / FOLDER
@@ -44,6 +47,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.every = every
         self.keep = keep
+        self.writes = writes
         self.epoch = 0
         self.first_step = 0
         self._restored_means = None
@@ -104,6 +108,8 @@ class Checkpoints(keras.callbacks.Callback):
             arrays[name] = array.astype(np.int64) if array.dtype.kind == "u" else array
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 return  # nobody could go on from here; the one before is still there
+        if not self.writes:
+            return
         self.folder.mkdir(exist_ok=True)
         path = self.folder / f"epoch-{epoch:05}-step-{step:07}.safetensors"
         write_safetensors(path, arrays, {"epoch": str(epoch), "step": str(step)})

@@ -2,9 +2,11 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_deit._checks import check
@@ -76,11 +78,14 @@ class Evaluator:
 
     Args:
         model: A one-head or a distilled model.
+        gather: Called with what this process counted, in JSON's terms, returns what
+            each process of the run did; see `Workers.gather`.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, gather: Callable = lambda value: [value]):
         self.model = model
         self.heads = heads_of(model)
+        self.gather = gather
 
     def __call__(self, batches: tf.data.Dataset, progress: bool = False) -> Evaluation:
         """Measures it on batches; see `evaluate`."""
@@ -91,16 +96,21 @@ class Evaluator:
             model_classes=num_classes(self.model),
             dataset_classes=data_classes,
         )
-        keys = [(head, k) for head in self.heads for k in (1, 5)]
-        total, sums, confusion = 0.0, dict.fromkeys(keys, 0.0), Counter()
+        columns = [(head, k) for head in self.heads for k in (1, 5)]
+        sums, confusion = np.zeros(1 + len(columns)), Counter()
         length = int(batches.cardinality())
         for batch in tracked(batches, "Evaluating", length, progress):
             counts, weight, pairs = self._count(*batch)
-            total += float(weight)
-            sums = {key: sums[key] + float(counts[key]) for key in sums}
+            sums += [float(weight), *(float(counts[column]) for column in columns)]
             confusion.update(map(tuple, pairs.numpy().tolist()))
+        parts = self.gather([sums.tolist(), [*map(list, confusion.items())]])
+        total, *hits = np.sum([sums for sums, _ in parts], axis=0).tolist()
+        confusion = Counter()
+        for _, pairs in parts:
+            confusion.update({tuple(pair): number for pair, number in pairs})
+        share = dict(zip(columns, (number / total for number in hits), strict=True))
         scores = {
-            head: {"top1": sums[head, 1] / total, "top5": sums[head, 5] / total}
+            head: {"top1": share[head, 1], "top5": share[head, 5]}
             for head in self.heads
         }
         return Evaluation(scores, confusion)
@@ -147,7 +157,12 @@ def worst_classes(confusion: Counter, count: int) -> list[ClassScore]:
     return scores[:count]
 
 
-def compare(teacher, student: keras.Model | None, batches: tf.data.Dataset):
+def compare(
+    teacher,
+    student: keras.Model | None,
+    batches: tf.data.Dataset,
+    gather: Callable = lambda value: [value],
+):
     """Measures a teacher, and how often a student agrees with it.
 
     Args:
@@ -155,6 +170,7 @@ def compare(teacher, student: keras.Model | None, batches: tf.data.Dataset):
         student: A one-head or a distilled model, whose fused head counts; None for
             none, and an agreement of 0.
         batches: (pixels, labels, sample_weight), labels (B, Y).
+        gather: See `Evaluator`.
 
     Returns:
         The teacher's accuracy and the agreement: shares of the images, in [0, 1].
@@ -171,8 +187,9 @@ def compare(teacher, student: keras.Model | None, batches: tf.data.Dataset):
         hits = tf.stack([tf.ones_like(right), right, agreed])  # (3, B)
         return tf.reduce_sum(tf.cast(hits, tf.float32) * weight, axis=-1)
 
-    total, right, agreed = sum(count(*batch) for batch in batches)
-    return float(right / total), float(agreed / total)
+    parts = gather(np.sum([count(*batch) for batch in batches], axis=0).tolist())
+    total, right, agreed = np.sum(parts, axis=0).tolist()
+    return right / total, agreed / total
 
 
 def images_per_second(model: keras.Model, batch_size: int = 64, rounds: int = 9):

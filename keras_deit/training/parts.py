@@ -20,10 +20,12 @@ from keras_deit.models.inference import input_size
 from keras_deit.models.preprocessing import preprocessing_of
 from keras_deit.models.variants import VARIANTS
 from keras_deit.training.optimizers import make_optimizer
+from keras_deit.training.precision import check_compiler, make_student
 from keras_deit.training.recipe import Recipe
 from keras_deit.training.schedules import keep_rate_stages, learning_rate_schedule
+from keras_deit.training.strategies import distributed
 from keras_deit.training.teachers import load_cache, load_teacher, view_size
-from keras_deit.weights.create import create_model
+from keras_deit.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class Parts:
         distiller: Holds the student and the teacher, compiled.
         schedule: The learning rate, a function of the step.
         stages: (first epoch, keep rate) of the student; empty without one.
+        workers: The processes of the run.
         training: Called with an epoch and a step of it, returns the endless batches
-            from there on.
-        validation: Every held-out image once.
+            from there on, for all replicas.
+        validation: The held-out images that are this worker's, each of all once.
+        validation_of_all: The same images, for all replicas.
         steps_per_epoch: Steps in an epoch.
     """
 
@@ -47,8 +51,10 @@ class Parts:
     distiller: Distiller
     schedule: Callable
     stages: list[tuple[int, float]]
-    training: Callable[[int, int], tf.data.Dataset]
+    workers: Workers
+    training: Callable[[int, int], tf.data.Dataset | tf.distribute.DistributedDataset]
     validation: tf.data.Dataset
+    validation_of_all: tf.data.Dataset | tf.distribute.DistributedDataset
     steps_per_epoch: int
 
     @property
@@ -93,8 +99,11 @@ def build(
     download: bool = False,
     unreadable: str = "refuse",
     teacher: Teacher | None = None,
+    workers: Workers | None = None,
 ) -> Parts:
     """Makes the parts of a recipe; see `training.train`."""
+    workers = workers or Workers(tf.distribute.get_strategy())
+    strategy = workers.strategy
     check(
         recipe.kind == "none"
         or bool(teacher or recipe.teacher or recipe.teacher_cache),
@@ -104,60 +113,76 @@ def build(
         kind=recipe.kind,
     )
     keras.utils.set_random_seed(recipe.seed)
+    if not workers.is_chief:
+        workers.gather("the chief may download")
     sources = tuple(
         load_source(recipe.dataset, split, download, unreadable)
         for split in ("train", "validation")
     )
+    if workers.is_chief:
+        workers.gather("the others may look")
     # First, so that its weights do not depend on who teaches it.
-    student = create_model(
-        recipe.variant,
-        num_classes=len(sources[0].class_names),
-        image_size=recipe.image_size,
-        weights=recipe.weights,
-        **recipe.model_overrides,
-    )
-    teacher = _teacher(recipe, sources[0], teacher)
-    training = _training(recipe, sources[0], teacher)
+    with strategy.scope():
+        student = make_student(recipe, len(sources[0].class_names))
+    teacher = _teacher(recipe, sources[0], teacher, strategy)
+    training = _training(recipe, sources[0], teacher, strategy)
     training(0, 0)  # refuses what does not fit before anything is compiled
     steps_per_epoch = sources[0].num_examples // recipe.batch_size
-    distiller = _distiller(recipe, student, teacher)
-    schedule = _compile(distiller, recipe, steps_per_epoch)
+    with strategy.scope():
+        distiller = _distiller(recipe, student, teacher)
+        schedule = _compile(distiller, recipe, steps_per_epoch)
+
+    def validation(shard, num_shards):
+        return evaluation_batches(
+            sources[1],
+            input_size(student),
+            recipe.batch_size,
+            preprocessing_of(student).crop_ratio,
+            shard,
+            num_shards,
+        )
+
     return Parts(
         recipe,
         sources,
         distiller,
         schedule,
         _stages(recipe),
+        workers,
         training,
-        evaluation_batches(
-            sources[1],
-            input_size(student),
-            recipe.batch_size,
-            preprocessing_of(student).crop_ratio,
-        ),
+        validation(workers.index, workers.count),
+        distributed(strategy, recipe.batch_size, validation),
         steps_per_epoch,
     )
 
 
-def _teacher(recipe: Recipe, source: Source, teacher: Teacher | None) -> Teacher | None:
+def _teacher(
+    recipe: Recipe, source: Source, teacher: Teacher | None, strategy
+) -> Teacher | None:
     """The teacher of a recipe, or the cache that stands in for it."""
     if teacher is None and recipe.teacher is not None:
-        teacher = load_teacher(recipe, source.class_names)
+        teacher = load_teacher(recipe, source.class_names, strategy)
     if recipe.teacher_cache is None:
         return teacher
     return load_cache(recipe, source, teacher)
 
 
-def _training(recipe: Recipe, source: Source, teacher: Teacher | None) -> Callable:
+def _training(
+    recipe: Recipe, source: Source, teacher: Teacher | None, strategy
+) -> Callable:
     cache = None if teacher is None else teacher.cache
 
     @functools.cache  # to trace the graph of a view takes seconds
     def training(epoch, step):
-        if cache is None:
-            return batches_of(recipe, source, epoch, step)
-        cycle = {"ids": True, "cycle": cache.epochs}
-        batches = batches_of(recipe, source, epoch, step, **cycle)
-        return cache.join(batches, epoch, step)
+        def make(shard, num_shards):
+            share = {"shard": shard, "num_shards": num_shards}
+            if cache is None:
+                return batches_of(recipe, source, epoch, step, **share)
+            cycle = {"ids": True, "cycle": cache.epochs}
+            batches = batches_of(recipe, source, epoch, step, **share, **cycle)
+            return cache.join(batches, epoch, step, **share)
+
+        return distributed(strategy, recipe.batch_size, make)
 
     return training
 
@@ -172,7 +197,7 @@ def batches_of(
         source: The images.
         epoch: Number of the epoch to begin with.
         step: Number of the step of that epoch to begin with.
-        **options: `ids` and `cycle`.
+        **options: `ids`, `cycle`, `shard` and `num_shards`.
     """
     return training_batches(
         source,
@@ -191,6 +216,7 @@ def batches_of(
 
 def _compile(distiller: Distiller, recipe: Recipe, steps_per_epoch: int) -> Callable:
     """Gives student and teacher their optimizers; returns the student's schedule."""
+    check_compiler(recipe, distiller.student, distiller.teacher)
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     teacher_optimizer = None
     if recipe.train_teacher:
@@ -209,7 +235,11 @@ def _compile(distiller: Distiller, recipe: Recipe, steps_per_epoch: int) -> Call
             learning_rate_schedule(theirs, steps_per_epoch),
         )
     optimizer = make_optimizer(distiller.student, recipe, schedule)
-    distiller.compile(optimizer, teacher_optimizer=teacher_optimizer)
+    distiller.compile(
+        optimizer,
+        jit_compile=recipe.jit_compile,
+        teacher_optimizer=teacher_optimizer,
+    )
     # Here, so that a checkpoint finds its variables; for float16 it is wrapped by now.
     distiller.optimizer.build(distiller.student.trainable_weights)
     return schedule
@@ -224,6 +254,7 @@ def _distiller(recipe: Recipe, student: keras.Model, teacher) -> Distiller:
         temperature=recipe.temperature,
         reduction=recipe.reduction,
         train_teacher=recipe.train_teacher,
+        accumulate_steps=recipe.accumulate_steps,
     )
 
 

@@ -186,22 +186,63 @@ RULES: dict[str, tuple[str, Callable]] = {
 def contradictions(recipe) -> list[str]:
     """Names what does not fit together in a recipe whose fields hold their rules."""
     faults = [*_phases_too_long(recipe), *_rates_too_high(recipe), *_teachers(recipe)]
+    faults += _computing(recipe)
     for name, neutral in (("temperature", 1.0), ("reduction", "batchmean")):
         if recipe.kind != "soft" and getattr(recipe, name) != neutral:
             faults.append(
                 f"`{name}` has a meaning for `kind` 'soft' only. Received: "
                 f"{name}={getattr(recipe, name)!r}, kind={recipe.kind!r}."
             )
-    if recipe.batch_size % recipe.accumulate_steps:
-        faults.append(
-            "`accumulate_steps` must divide `batch_size`. Received: accumulate_steps="
-            f"{recipe.accumulate_steps}, batch_size={recipe.batch_size}."
-        )
     try:
         _ = recipe.augmentation
     except ValueError as error:
         faults.append(str(error))
     return faults
+
+
+def _computing(recipe) -> list[str]:
+    """Ways of computing a step that there are not, for this model."""
+    overrides = recipe.model_overrides
+    config = getattr(VARIANTS.get(recipe.variant), "config", None)
+    checkpoints = recipe.gradient_checkpointing
+    rules = (
+        (
+            "`accumulate_steps` must divide `batch_size`",
+            recipe.batch_size % recipe.accumulate_steps == 0,
+            ("accumulate_steps", "batch_size"),
+        ),
+        (
+            "`accumulate_steps` above 1 is not for a teacher that is trained",
+            recipe.accumulate_steps == 1 or recipe.train_teacher is False,
+            ("accumulate_steps", "train_teacher"),
+        ),
+        (
+            "`precision` and a 'dtype' in `model_overrides` contradict each other",
+            recipe.precision == "float32" or "dtype" not in overrides,
+            ("precision", "model_overrides"),
+        ),
+        (
+            "`gradient_checkpointing` needs an encoder: ViT, DeiT, EViT or T2T-ViT",
+            not checkpoints or hasattr(config, "encoder"),
+            ("gradient_checkpointing", "variant"),
+        ),
+        (
+            "`gradient_checkpointing` needs `train_mode`",
+            not checkpoints or recipe.train_mode,
+            ("gradient_checkpointing", "train_mode"),
+        ),
+        (
+            "`gradient_checkpointing` needs a `drop_rate` of 0",
+            not checkpoints or not overrides.get("drop_rate"),
+            ("gradient_checkpointing", "model_overrides"),
+        ),
+    )
+    return [
+        f"{rule}. Received: "
+        f"{', '.join(f'{name}={getattr(recipe, name)!r}' for name in names)}."
+        for rule, holds, names in rules
+        if not holds
+    ]
 
 
 def _phases_too_long(recipe) -> list[str]:

@@ -109,10 +109,15 @@ def facts_of(
         "teacher_digest": teacher_digest,
         "parameters": parameters,
         "macs": macs,
-        "versions": {
-            "keras_deit": __version__,
-            **{name: version(name) for name in VERSIONS},
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package and of those that the numbers depend on."""
+    return {
+        "keras_deit": __version__,
+        **{name: version(name) for name in VERSIONS},
     }
 
 

@@ -42,6 +42,7 @@ FEATURES = (
     "fuse",
     "attention",
     "dtype",
+    "gradient_checkpointing",
 )
 
 # Phases of a run; one that a recipe has lasts an epoch at most.
@@ -87,6 +88,7 @@ def smoke(recipe: Recipe, folder: str | Path) -> Recipe:
         image_size=_image_size(recipe),
         epochs=EPOCHS,
         batch_size=BATCH_SIZE,
+        accumulate_steps=min(2, recipe.accumulate_steps),  # must divide the batch
         learning_rate=recipe.peak_learning_rate,
         learning_rate_batch=None,
         weights=None if recipe.weights is None else _weights(recipe.variant, folder),

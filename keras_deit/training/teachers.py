@@ -1,10 +1,12 @@
 """The teacher that a recipe names, or the cache of what it said."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit.data.source import Source
@@ -15,6 +17,7 @@ from keras_deit.distillation.teacher_cache import TeacherCache
 from keras_deit.models.applications import IMAGE_SIZE
 from keras_deit.models.factory import image_height_and_width
 from keras_deit.models.variants import VARIANTS
+from keras_deit.training.precision import in_precision
 from keras_deit.training.recipe import Recipe
 from keras_deit.weights.create import create_model
 
@@ -48,12 +51,17 @@ def views_of(recipe: Recipe) -> dict:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in views.items()}
 
 
-def load_teacher(recipe: Recipe, class_names: Sequence[str]) -> Teacher:
+def load_teacher(
+    recipe: Recipe,
+    class_names: Sequence[str],
+    strategy: tf.distribute.Strategy | None = None,
+) -> Teacher:
     """Makes the teacher of a recipe, which answers in the student's classes.
 
     Args:
         recipe: Names the teacher.
         class_names: Name of each of the student's classes.
+        strategy: In whose scope Keras models are made; None for the one that is.
 
     Returns:
         The teacher.
@@ -62,9 +70,16 @@ def load_teacher(recipe: Recipe, class_names: Sequence[str]) -> Teacher:
         ValueError: If it is no teacher, or its classes are not found.
         FileNotFoundError: If there is no such file.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+
+    def member(name):
+        # TensorFlow loads no SavedModel in the scope of a strategy.
+        with nullcontext() if Path(name).is_dir() else strategy.scope():
+            return _member(recipe, name, class_names)
+
     if isinstance(recipe.teacher, str):
-        return _member(recipe, recipe.teacher, class_names)
-    members = [_member(recipe, name, class_names) for name in recipe.teacher]
+        return member(recipe.teacher)
+    members = [member(name) for name in recipe.teacher]
     return Teacher(members, shares=recipe.teacher_shares, mean=recipe.teacher_mean)
 
 
@@ -89,6 +104,8 @@ def _member(recipe: Recipe, name: str, class_names: Sequence[str]) -> Teacher:
         "A folder that `cache_teacher` made is a `teacher_cache`, not a `teacher`.",
         teacher=name,
     )
+    if recipe.teacher_precision is not None:
+        teacher = _in_precision(recipe, teacher)
     table = recipe.teacher_classes
     labels = None if is_variant else _labels_of(Path(name))
     by_index = table is not None and all(isinstance(entry, int) for entry in table)
@@ -103,12 +120,33 @@ def _member(recipe: Recipe, name: str, class_names: Sequence[str]) -> Teacher:
     return teacher if classes is None else teacher.of_classes(classes)
 
 
+def _in_precision(recipe: Recipe, teacher: Teacher) -> Teacher:
+    check(
+        teacher.model is not None,
+        "`teacher_precision` is for a teacher that is a Keras model: what a SavedModel "
+        "computes in was decided when it was made.",
+        teacher=recipe.teacher,
+        teacher_precision=recipe.teacher_precision,
+    )
+    return Teacher(
+        in_precision(teacher.model, recipe.teacher_precision),
+        image_size=recipe.teacher_image_size,
+        from_logits=recipe.teacher_from_logits,
+    )
+
+
 def _untrained(recipe: Recipe, name: str, class_names: Sequence[str]) -> keras.Model:
     """A network that has to learn the classes of this dataset."""
     weights = None if recipe.teacher_weights == "random" else recipe.teacher_weights
     if recipe.teacher_weights is None:
         weights = "pretrained"
-    return create_model(name, len(class_names), recipe.teacher_image_size, weights)
+    return create_model(
+        name,
+        len(class_names),
+        recipe.teacher_image_size,
+        weights,
+        dtype=recipe.teacher_precision or "float32",
+    )
 
 
 def _labels_of(path: Path) -> Path | None:

@@ -55,11 +55,14 @@ def test_prints_the_table_and_writes_json_and_picture(plan, run_program, rows_of
 def test_refuses_flags_that_have_no_meaning(refusal, tmp_path):
     output = f"--output={tmp_path}/out/it.json"
     for flag, value, what, other in (
-        ("student", "x", "input", "distillation"),
-        ("teacher", "x", "inference", "distillation"),
-        ("dataset", "x", "distillation", "input"),
-        ("peer_python", "x", "distillation", "input or --what=inference"),
-        ("cores", "all", "distillation", "inference"),
+        ("student", "x", "input", "distillation or --what=train"),
+        ("teacher", "x", "inference", "distillation or --what=train"),
+        ("dataset", "x", "distillation", "input or --what=train"),
+        (
+            *("peer_python", "x", "distillation"),
+            "input or --what=inference or --what=train",
+        ),
+        ("cores", "all", "distillation", "inference or --what=train"),
     ):
         message = refusal("benchmark", output, f"--what={what}", f"--{flag}={value}")
         assert message == (
@@ -105,7 +108,9 @@ def test_the_json_holds_all_that_is_known(plan, run_program):
         assert row["ratio"] is None
         assert len(row["rounds"]) == 2
         for said in row["rounds"]:
-            assert set(said) == {"items", "seconds", "cpu_seconds", "others"}
+            assert set(said) == {
+                *("items", "seconds", "cpu_seconds", "others", "peak_bytes")
+            }
 
 
 def test_one_that_fails_is_reported_by_name_after_the_others(

@@ -189,7 +189,8 @@ def test_refuses_what_it_does_not_know(refusal, tmp_path):
         )
     message = refusal(*given, "--batch_size=3")
     assert message.startswith(
-        "`batch_size` has a meaning with --what=input or --what=distillation only."
+        "`batch_size` has a meaning with --what=input or --what=distillation or "
+        "--what=train only."
     )
     message = refusal(*given, f"--peer_python={tmp_path}/python")
     assert message == f"There is no file '{tmp_path}/python'."

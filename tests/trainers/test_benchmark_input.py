@@ -35,7 +35,8 @@ def test_images_of_a_dataset_are_taken_evenly(monkeypatch, tmp_path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(f"{split} {name} {index}".encode())
     (dataset / "labels.csv").write_text("no image")
-    assert _benchmark_input._images(str(dataset), 4, folder) == f"4 images of {dataset}"
+    said = _benchmark_input.fill_with_images(str(dataset), 4, folder)
+    assert said == f"4 images of {dataset}"
     linked = {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*.jpg")}
     assert linked == {
         "cat/0000.jpg": "train cat 0",

@@ -36,7 +36,7 @@ def test_help_of_a_program_explains_its_flags(run_program, program, flag):
     assert done.out.startswith(f"python -m trainers {program} [flags]")
     assert f"python -m trainers {program} " in done.out.partition("Flags:")[0]
     assert "  --debug\n      Show where an error is." in done.out
-    writes = program not in ("evaluate", "classify", "variants")
+    writes = program not in ("evaluate", "classify", "variants", "plan")
     assert ("  --output\n" in done.out) is writes
     trains = program in ("train", "train_teacher")
     assert ("  --weights\n" in done.out) is (program in OF_A_MODEL or trains)

@@ -32,7 +32,8 @@ def asked_for(monkeypatch, run_program, tmp_path):
     """Runs a program whose training is left out: what it would have trained."""
     received = {}
 
-    def train(recipe, output, **options):
+    def train(recipe, output, strategy, **options):
+        assert strategy.num_replicas_in_sync == 1
         received.update(recipe=recipe, output=output, **options)
 
     monkeypatch.setattr("keras_deit.training.run.train", train)

@@ -5,6 +5,7 @@ import pytest
 
 from keras_deit.training.announcement import announce
 from keras_deit.training.parts import build
+from keras_deit.training.workers import Workers
 from tests.training.small_recipes import RECIPE, teacher_of
 
 
@@ -16,6 +17,21 @@ def test_what_a_recipe_comes_to_is_printed(capsys):
         "20 epochs of 7 steps of 200 views: 140 steps, 467 distinct images an epoch\n"
         "adamw: peak learning rate 0.000195 (0.0005 x 200 / 512) after 5 epochs, "
         "schedule cosine; weight decay 0.05; seed 4\n"
+        "float32\n"
+    )
+
+
+def test_how_the_steps_are_computed_is_printed(two_replicas, capsys):
+    recipe = replace(
+        RECIPE,
+        precision="mixed_bfloat16",
+        accumulate_steps=4,
+        gradient_checkpointing=True,
+    )
+    announce(build(recipe, workers=Workers(two_replicas)), resume=False)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "mixed_bfloat16; MirroredStrategy: 2 replicas of 100 views; 4 micro-batches in "
+        "a step; gradient checkpointing"
     )
 
 

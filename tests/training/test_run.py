@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_deit import Distiller, create_model
 from keras_deit.training.recipe import Recipe, recipe_from_json
-from keras_deit.training.run import Result, accuracy_name, train
+from keras_deit.training.run import Result, train
 
 TINY = Recipe(
     variant="deit_micro_patch4_32",
@@ -276,12 +275,3 @@ def test_a_finished_run_that_is_replaced_is_not_finished_until_the_new_one_is(
     assert recipe_from_json((tmp_path / "recipe.json").read_text()) == TINY
     assert not (tmp_path / "result.json").exists()
     assert not (tmp_path / "history.csv").exists()
-
-
-def test_the_accuracy_that_counts_is_that_of_the_fused_heads():
-    for variant, name in (
-        ("deit_micro_distilled_patch4_32", "fused_accuracy"),
-        ("deit_micro_patch4_32", "accuracy"),
-    ):
-        distiller = Distiller(create_model(variant, num_classes=3), kind="none")
-        assert accuracy_name(distiller) == name

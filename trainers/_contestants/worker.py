@@ -7,13 +7,16 @@ library alone. Requests and answers are lines of JSON, one answer to each reques
                                             "tasks": [...]} or {"missing": [...]}
     {"do": "prepare", "task": "..."}    -> {}
     {"do": "round", "task": "...", "seconds": 1.0}
-        -> {"items": ..., "seconds": ..., "cpu_seconds": ..., "others": ...}
+        -> {"items": ..., "seconds": ..., "cpu_seconds": ..., "others": ...,
+            "peak_bytes": ...}
 
 or, to any of them, {"error": "..."}. A contestant is a module with PACKAGES, the
 distributions it needs; PATH, the names of the tasks that each add a stage to the one
 before; and `tasks(**arguments)`, a dict from the name of each task to a function that
 prepares it and returns its step: a function that does some work and returns how many
-items that was.
+items that was. `peak_bytes` is the largest memory that the process of the task has had
+resident so far, libraries and all; a step that works elsewhere, as on a GPU, has a
+function `peak_bytes` as attribute, which says it instead.
 
 Each task runs in a fork of the loaded process, so that none works for another, and is
 stopped between its rounds, so that none works ahead. `tasks` may import, but what
@@ -23,6 +26,7 @@ starts threads belongs into the functions.
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -151,7 +155,19 @@ def _round(step, seconds: float, core: str) -> dict:
     if busy is not None:
         cores = 1 if core else os.cpu_count()
         others = max(0.0, _busy(core) - busy - cpu) / elapsed / cores
-    return {"items": items, "seconds": elapsed, "cpu_seconds": cpu, "others": others}
+    return {
+        "items": items,
+        "seconds": elapsed,
+        "cpu_seconds": cpu,
+        "others": others,
+        "peak_bytes": getattr(step, "peak_bytes", _peak_bytes)(),
+    }
+
+
+def _peak_bytes() -> int:
+    """The most of this process that was in memory; a fork begins anew."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _busy(core: str) -> float | None:

@@ -68,7 +68,7 @@ def find_cluster(
             "chief" may come before the workers.
 
     Returns:
-        The cluster; None if neither names one.
+        The cluster; None if neither names one, or TF_CONFIG one of a single worker.
 
     Raises:
         ValueError: If they are there by half, both, or wrong.
@@ -104,7 +104,8 @@ def _from_config(text: str) -> Cluster | None:
     known = jobs.keys() <= {"chief", "worker"} and len(chief) <= 1
     in_its_job = 0 <= task["index"] < len(jobs.get(task["type"], []))
     check(known and in_its_job, rule, TF_CONFIG=text)
-    return Cluster(tuple(chief + others), index)
+    cluster = Cluster(tuple(chief + others), index)
+    return cluster if len(cluster.workers) > 1 else None
 
 
 def meet(
@@ -171,7 +172,7 @@ def _welcome(own, cluster, deadline, patience, tell, open_sockets) -> None:
                 fault = f"Not there after {patience:.0f} s: worker {', '.join(missing)}"
             elif time.monotonic() > next_line:
                 tell(f"Waiting for worker {', '.join(missing)} ...")
-                next_line += TELL_SECONDS
+                next_line = time.monotonic() + TELL_SECONDS
             for key, _ in waiting.select(RETRY_SECONDS):
                 if key.fileobj is own:
                     guest = open_sockets.enter_context(own.accept()[0])
@@ -196,12 +197,16 @@ def _hear(key, waiting, cluster: Cluster, arrived: dict) -> str | None:
     said += piece
     if piece and not said.endswith(b"\n") and len(said) < MESSAGE_BYTES:
         return None
-    waiting.unregister(guest)
     try:
-        message = json.loads(said)
-        index, workers = message["index"], tuple(message["workers"])
-    except (ValueError, TypeError, KeyError):
-        return None  # somebody else's question, or a worker that left again
+        message = json.loads(said if piece else b"")
+        index, workers = int(message["index"]), tuple(message["workers"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        # Somebody else's question, or a worker that left again and may come back.
+        waiting.unregister(guest)
+        guest.close()
+        for place in [place for place, one in arrived.items() if one is guest]:
+            del arrived[place]
+        return None
     if workers != cluster.workers:
         fault = (
             "All workers must have the same list. Received: workers="
@@ -228,7 +233,8 @@ def _report(cluster: Cluster, deadline: float, patience: float, tell) -> None:
         try:
             with socket.create_connection((host.strip("[]"), int(port)), 5.0) as chief:
                 chief.sendall(json.dumps(message).encode() + b"\n")
-                fault = json.loads(_answer(chief, deadline, tell))["fault"]
+                answer = _answer(chief, deadline, patience, tell)
+                fault = json.loads(answer)["fault"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # it is not there yet, or was killed
         else:
@@ -237,11 +243,11 @@ def _report(cluster: Cluster, deadline: float, patience: float, tell) -> None:
             _raise(f"Not there after {patience:.0f} s: worker 0 ({cluster.workers[0]})")
         if time.monotonic() > next_line:
             tell(f"Waiting for worker 0 ({cluster.workers[0]}) ...")
-            next_line += TELL_SECONDS
+            next_line = time.monotonic() + TELL_SECONDS
         time.sleep(RETRY_SECONDS)
 
 
-def _answer(chief: socket.socket, deadline: float, tell) -> bytes:
+def _answer(chief: socket.socket, deadline: float, patience: float, tell) -> bytes:
     """What the chief says once all are there; it gives up before this worker does."""
     chief.settimeout(TELL_SECONDS)
     answer = b""
@@ -249,9 +255,10 @@ def _answer(chief: socket.socket, deadline: float, tell) -> bytes:
         try:
             piece = chief.recv(4096)
         except TimeoutError:
+            if time.monotonic() > deadline + TELL_SECONDS:  # the chief began late
+                fault = f"Not there after {patience:.0f} s: one of the other workers"
+                return json.dumps({"fault": fault}).encode()
             tell("Waiting for the other workers ...")
-            if time.monotonic() > deadline + TELL_SECONDS:
-                raise
             continue
         if not piece:  # it was killed
             break

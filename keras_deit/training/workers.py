@@ -121,16 +121,19 @@ class Workers:
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         """The sum over the workers, exact, for whole numbers."""
-        value = tf.constant(values)
-        total = self.strategy.run(_sum_over_replicas, args=(value,))
-        total = self.strategy.experimental_local_results(total)[0].numpy()
-        return total // (self.strategy.num_replicas_in_sync // self.count)
+        replicas = self.strategy.num_replicas_in_sync // self.count
+        arguments = tf.constant(values), tf.constant(replicas)
+        total = self.strategy.run(_sum_of_first_replicas, args=arguments)
+        return self.strategy.experimental_local_results(total)[0].numpy()
 
 
 @tf.function(autograph=False, reduce_retracing=True)
-def _sum_over_replicas(value):
+def _sum_of_first_replicas(value, replicas):
+    """Of the replicas of each worker the first one counts."""
     context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+    is_first = context.replica_id_in_sync_group % replicas == 0
+    value = tf.where(is_first, value, tf.zeros_like(value))
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 @contextmanager

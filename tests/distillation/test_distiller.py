@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from keras_deit import Distiller, Teacher, create_model
+from keras_deit import Distiller, Teacher, create_model, with_keep_rate
 from keras_deit.distillation import soft_distillation
 from keras_deit.distillation.losses import label_cross_entropy
 from tests.distillation.small_models import CLASSES, batch, compiled, head, two_heads
@@ -291,3 +291,17 @@ def test_the_students_own_losses_are_minimized():
     x = np.zeros((6, 4, 4, 3), "float32")  # black: labels say nothing of the kernel
     compiled(student, kind="none").train_on_batch(x, batch()[1])
     np.testing.assert_allclose(logits.kernel, kernel * (1 - 0.1 * 2 * 0.5), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_each_token_count_is_traced_once_whatever_the_replicas(two_replicas):
+    x, y = batch(8, 32)
+    with two_replicas.scope():
+        student = create_model(
+            "deit_micro_patch4_32", num_classes=CLASSES, depth=4, keep_rate=0.5
+        )
+        distiller = compiled(student, kind="none")
+    for rate in (1.0, 0.7, 0.5):
+        distiller.train_with(with_keep_rate(student, rate))
+        distiller.fit(x, y.astype("int64"), batch_size=4, epochs=2, verbose=0)
+    assert distiller.num_traces == 3

@@ -185,10 +185,19 @@ def define_computing_flags(values: flags.FlagValues) -> None:
 def carry_out(values: flags.FlagValues, recipe) -> None:
     """Trains what the flags came to, or proves that it can be interrupted."""
     strategy = strategy_of(values)  # before TensorFlow does anything
+    from keras_deit._checks import check
+    from keras_deit.distillation.keras_fit import num_workers
     from keras_deit.training.run import train
     from keras_deit.training.smoke import smoke
     from trainers._verify_resume import verify_resume
 
+    check(
+        not (values.smoke and num_workers(strategy) > 1)
+        and not (values.verify_resume and strategy.num_replicas_in_sync > 1),
+        "--smoke is for one process, and --verify_resume for one device: give "
+        "--strategy=none.",
+        strategy=values.strategy,
+    )
     if recipe.teacher_cache is not None and (values.smoke or values.verify_resume):
         print("The shrunk run asks an untrained teacher in place of the cache.")
     if values.verify_resume:

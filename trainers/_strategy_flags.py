@@ -52,11 +52,11 @@ def define_strategy_flags(values: flags.FlagValues) -> None:
 def strategy_of(values: flags.FlagValues):
     """Makes the strategy of a program, once all workers are there."""
     from keras_deit.training.cluster import find_cluster, meet
-    from keras_deit.training.strategies import make_strategy
+    from keras_deit.training.strategies import choose_strategy, make_strategy
 
-    cluster = None
-    if values.strategy in ("auto", "multiworker") or values.workers:
-        cluster = find_cluster(values.workers, values.worker_index)
-    if cluster is not None and len(cluster.workers) > 1:
+    cluster = find_cluster(values.workers, values.worker_index)
+    chosen = values.devices, cluster, values.tpu
+    name = choose_strategy(values.strategy, *chosen)
+    if name == "multiworker" and cluster is not None:
         meet(cluster, values.worker_patience)
-    return make_strategy(values.strategy, values.devices, cluster, values.tpu)
+    return make_strategy(name, *chosen)

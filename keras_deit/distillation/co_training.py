@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit.distillation.batch import Batch
-from keras_deit.distillation.optimization import gradients_of
+from keras_deit.distillation.optimization import apply, gradients_of
 from keras_deit.distillation.side_state import SideState
 from keras_deit.distillation.teacher import Teacher
 
@@ -76,8 +76,8 @@ class CoTraining:
             loss = batch.mean(losses) + own
             loss = loss / tf.distribute.get_strategy().num_replicas_in_sync
             loss = optimizer.scale_loss(loss)
-        optimizer.apply(gradients_of(tape, loss, self.weights), self.weights)
-        self._side.write(state, self._side.after(scope))
+        apply(optimizer, gradients_of(tape, loss, self.weights), self.weights)
+        self._side.write(self._side.after(scope, state))
         return tf.stop_gradient(logits), losses
 
 

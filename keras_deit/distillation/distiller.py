@@ -10,10 +10,15 @@ from keras import ops
 from keras_deit._checks import check
 from keras_deit.distillation.batch import unpack
 from keras_deit.distillation.extra_losses import ExtraLosses
-from keras_deit.distillation.keras_fit import function_of, is_among_workers
+from keras_deit.distillation.keras_fit import function_of, num_workers
 from keras_deit.distillation.losses import for_each_example, label_cross_entropy
 from keras_deit.distillation.objective import Objective
-from keras_deit.distillation.optimization import accumulated, gradients_of, scaled
+from keras_deit.distillation.optimization import (
+    accumulated,
+    apply,
+    gradients_of,
+    scaled,
+)
 from keras_deit.distillation.reported import Reported
 from keras_deit.distillation.side_state import SideState
 from keras_deit.distillation.teacher import Teacher
@@ -261,18 +266,18 @@ class Distiller(keras.Model):
             weights,
             self.accumulate_steps,
         )
-        self.optimizer.apply(gradients, weights)
-        self._side.write(state, after)
+        apply(self.optimizer, gradients, weights)
+        self._side.write(after)
         return self._reported.means()
 
     def make_train_function(self, force=False):
-        if not is_among_workers(self.distribute_strategy):
+        if num_workers(self.distribute_strategy) == 1:
             super().make_train_function(force)
         elif self.train_function is None or force:
             self.train_function = function_of(self.train_step, self)
 
     def make_test_function(self, force=False):
-        if not is_among_workers(self.distribute_strategy):
+        if num_workers(self.distribute_strategy) == 1:
             super().make_test_function(force)
         elif self.test_function is None or force:
             self.test_function = function_of(self.test_step, self)
@@ -307,7 +312,7 @@ class Distiller(keras.Model):
             loss = loss / (replicas * self.accumulate_steps)
             loss = self.optimizer.scale_loss(loss)
         self._reported.update(batch, outputs, losses, lesson)
-        return gradients_of(tape, loss, weights), self._side.after(scope)
+        return gradients_of(tape, loss, weights), self._side.after(scope, state)
 
     def test_step(self, data):
         batch = unpack(data)

@@ -13,11 +13,12 @@ import tensorflow as tf
 from keras_deit._checks import check
 
 
-def is_among_workers(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the replicas of a strategy are spread over several processes."""
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Over how many processes the replicas of a strategy are spread."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return False
-    return len(strategy.cluster_resolver.cluster_spec().job_tasks("worker")) > 1
+        return 1
+    jobs = strategy.cluster_resolver.cluster_spec().as_dict()
+    return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
 
 
 def function_of(step: Callable, model: keras.Model) -> Callable:
@@ -34,8 +35,14 @@ def function_of(step: Callable, model: keras.Model) -> Callable:
         A function of an iterator of batches.
 
     Raises:
-        ValueError: If `steps_per_execution` is above 1, or steps are to run eagerly.
+        ValueError: If `steps_per_execution` is above 1, steps are to run eagerly, or
+            Keras is another one than what is repaired here.
     """
+    check(
+        hasattr(keras.Model, "_maybe_symbolic_build"),
+        "`fit` among workers is repaired for Keras 3.15; this one is built otherwise.",
+        keras=keras.__version__,
+    )
     check(
         model.steps_per_execution == 1 and not model.run_eagerly,
         "Among several workers there is one compiled step for each call.",

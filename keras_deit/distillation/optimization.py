@@ -8,6 +8,8 @@ from keras import ops
 
 from keras_deit._checks import check
 
+_RULE = "`accumulate_steps` must divide the batch of a replica."
+
 
 def scaled(optimizer, model: keras.Model) -> keras.optimizers.Optimizer:
     """The optimizer, which scales the loss of a network in float16."""
@@ -17,6 +19,24 @@ def scaled(optimizer, model: keras.Model) -> keras.optimizers.Optimizer:
     if not scales and any(layer.compute_dtype == "float16" for layer in layers):
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
+
+
+def apply(optimizer, gradients: Sequence, weights: Sequence) -> None:
+    """Makes one step of an optimizer, all replicas alike.
+
+    One that scales the loss leaves a step out where a gradient is not finite. Keras
+    asks the first replica alone (keras 3.15), so all are told here.
+    """
+    replicas = tf.distribute.get_replica_context()
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if scales and replicas.num_replicas_in_sync > 1:
+        finite = [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+        overflows = tf.cast(~tf.reduce_all(tf.stack(finite)), tf.float32)
+        overflows = replicas.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+        first, *others = gradients
+        infinite = tf.fill(tf.shape(first), tf.constant(float("inf"), first.dtype))
+        gradients = [tf.where(overflows > 0, infinite, first), *others]
+    optimizer.apply(gradients, weights)
 
 
 def gradients_of(tape: tf.GradientTape, loss, weights: Sequence) -> list:
@@ -73,11 +93,21 @@ def _cut(values, count: int):
     batch_size = values.shape[0]
     check(
         batch_size is None or batch_size % count == 0,
-        "`accumulate_steps` must divide the batch of a replica.",
+        _RULE,
         accumulate_steps=count,
         batch_size=batch_size,
     )
+    if batch_size is None:
+        values = _checked(values, count)
     rest = tf.shape(values)[1:]
     cut = tf.reshape(values, tf.concat([[count, -1], rest], axis=0))
     size = None if batch_size is None else batch_size // count
     return tf.ensure_shape(cut, (count, size, *values.shape[1:]))
+
+
+def _checked(values, count: int):
+    """Values of a batch whose size is known when it comes."""
+    size = tf.shape(values)[0]
+    rule = f"{_RULE} Received: accumulate_steps={count}."
+    with tf.control_dependencies([tf.debugging.assert_equal(size % count, 0, rule)]):
+        return tf.identity(values)

@@ -7,6 +7,22 @@ _SEED = "seed_generator_state"  # Keras' name of it: (seed, count)
 _STRIDE = 0x9E3779B1  # from a replica's seeds to those of the next one
 
 
+class _Scope(keras.StatelessScope):
+    """Knows which variables were changed that it was given no value of."""
+
+    def __init__(self, variables, values):
+        pairs = zip(variables, values, strict=True)
+        super().__init__(pairs, collect_losses=True)
+        self._own = {id(variable) for variable in variables}
+        self.others = {}
+
+    def add_update(self, update):
+        super().add_update(update)
+        variable, value = update
+        if id(variable) not in self._own:
+            self.others[id(variable)] = variable, value
+
+
 class SideState:
     """The untrained variables of a model, as values that pass through a step.
 
@@ -25,6 +41,7 @@ class SideState:
 
     def __init__(self, model: keras.Model):
         self._model = model
+        self._changed = set()  # places of the variables that layers change
 
     def read(self) -> list:
         """Returns the values, with this replica's seeds."""
@@ -36,21 +53,39 @@ class SideState:
 
         Losses that layers add are in its `losses`.
         """
-        variables = self._model.non_trainable_variables
-        pairs = zip(variables, values, strict=True)
-        return keras.StatelessScope(pairs, collect_losses=True)
+        return _Scope(self._model.non_trainable_variables, values)
 
-    def after(self, scope: keras.StatelessScope) -> list:
-        """Returns the values that a scope was left with."""
-        variables = self._model.non_trainable_variables
-        return [scope.get_current_value(variable) for variable in variables]
+    def after(self, scope: keras.StatelessScope, before) -> list:
+        """Returns the values that a scope was left with, which was given `before`.
 
-    def write(self, before, after) -> None:
-        """Changes the variables whose values are not those from before."""
+        What is not the model's, such as Keras' own seed of all numbers that are drawn
+        without one, is changed here and now.
+        """
+        for variable, value in scope.others.values():
+            variable.assign(value)
         variables = self._model.non_trainable_variables
-        for variable, old, new in zip(variables, before, after, strict=True):
-            if new is not old:
-                variable.assign(self._shifted(variable, new, -1))
+        values = [scope.get_current_value(variable) for variable in variables]
+        places = enumerate(zip(before, values, strict=True))
+        self._changed |= {place for place, (old, new) in places if new is not old}
+        return values
+
+    def write(self, values) -> None:
+        """Gives the variables that layers change their values after a step.
+
+        Moving statistics become the mean of those of all replicas.
+        """
+        variables = self._model.non_trainable_variables
+        places = sorted(self._changed)
+        values = {i: self._shifted(variables[i], values[i], -1) for i in places}
+        statistics = [i for i in places if values[i].dtype.is_floating]
+        replicas = tf.distribute.get_replica_context()
+        if statistics and replicas.num_replicas_in_sync > 1:
+            means = replicas.all_reduce(
+                tf.distribute.ReduceOp.MEAN, [values[i] for i in statistics]
+            )
+            values |= dict(zip(statistics, means, strict=True))
+        for place, value in values.items():
+            variables[place].assign(value)
 
     def _shifted(self, variable, value, sign: int):
         """A seed, shifted to this replica's or back; any other value as it is."""

@@ -106,8 +106,9 @@ class Checkpoints(keras.callbacks.Callback):
             array = keras.ops.convert_to_numpy(variable)
             # Seeds are unsigned, which the reader of weights does not know.
             arrays[name] = array.astype(np.int64) if array.dtype.kind == "u" else array
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                return  # nobody could go on from here; the one before is still there
+        floats = [array for array in arrays.values() if array.dtype.kind == "f"]
+        if not all(np.isfinite(array).all() for array in floats):
+            return  # nobody could go on from here; the one before is still there
         if not self.writes:
             return
         self.folder.mkdir(exist_ok=True)

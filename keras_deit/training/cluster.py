@@ -200,7 +200,7 @@ def _hear(key, waiting, cluster: Cluster, arrived: dict) -> str | None:
     try:
         message = json.loads(said if piece else b"")
         index, workers = int(message["index"]), tuple(message["workers"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         # Somebody else's question, or a worker that left again and may come back.
         waiting.unregister(guest)
         guest.close()
@@ -235,12 +235,13 @@ def _report(cluster: Cluster, deadline: float, patience: float, tell) -> None:
                 chief.sendall(json.dumps(message).encode() + b"\n")
                 answer = _answer(chief, deadline, patience, tell)
                 fault = json.loads(answer)["fault"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # it is not there yet, or was killed
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = str(error)  # it is not there yet, or was killed
         else:
-            return _raise(fault)
+            return _raise(None if fault is None else str(fault))
         if time.monotonic() > deadline:
-            _raise(f"Not there after {patience:.0f} s: worker 0 ({cluster.workers[0]})")
+            missing = f"worker 0 ({cluster.workers[0]}; {reason})"
+            _raise(f"Not there after {patience:.0f} s: {missing}")
         if time.monotonic() > next_line:
             tell(f"Waiting for worker 0 ({cluster.workers[0]}) ...")
             next_line = time.monotonic() + TELL_SECONDS

@@ -112,6 +112,14 @@ def build(
         teacher=recipe.teacher,
         kind=recipe.kind,
     )
+    replicas = strategy.num_replicas_in_sync
+    check(
+        recipe.batch_size % (replicas * recipe.accumulate_steps) == 0,
+        f"`batch_size` must be a multiple of `accumulate_steps` times the {replicas} "
+        "replicas (--devices takes fewer, --strategy=none one).",
+        batch_size=recipe.batch_size,
+        accumulate_steps=recipe.accumulate_steps,
+    )
     keras.utils.set_random_seed(recipe.seed)
     if not workers.is_chief:
         workers.gather("the chief may download")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -11,7 +12,9 @@ from keras_deit._checks import check, check_choice
 from keras_deit.training.cluster import Cluster
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu")
+CONNECT_SECONDS = 10.0  # to the address of a TPU
 _KINDS = ("CPU", "GPU")
+_GRPC = "grpc://"
 
 
 def make_strategy(
@@ -40,9 +43,28 @@ def make_strategy(
         The strategy; its scope need not be entered for `train`.
 
     Raises:
-        ValueError: If there is no such strategy, or an argument has no meaning for it
-            or is missing.
-        RuntimeError: If there are no such devices, or TensorFlow has begun already.
+        ValueError: If there is no such strategy or device, or an argument has no
+            meaning for the strategy or is missing.
+        RuntimeError: If no TPU can be reached, or TensorFlow has begun already.
+    """
+    name = choose_strategy(name, devices, cluster, tpu)
+    if name == "mirrored":
+        return _mirrored(devices)
+    if name == "multiworker":
+        return _multiworker(cluster)
+    return _tpu(tpu) if name == "tpu" else tf.distribute.get_strategy()
+
+
+def choose_strategy(
+    name: str,
+    devices: Sequence[str] = (),
+    cluster: Cluster | None = None,
+    tpu: str | None = None,
+) -> str:
+    """Says which strategy `make_strategy` would make of its arguments.
+
+    Raises:
+        ValueError: If there is no such strategy, or an argument has no meaning for it.
     """
     check_choice("strategy", name, STRATEGIES)
     if name == "auto":
@@ -58,11 +80,7 @@ def make_strategy(
             **{option: value},
             strategy=name,
         )
-    if name == "mirrored":
-        return _mirrored(devices)
-    if name == "multiworker":
-        return _multiworker(cluster)
-    return _tpu(tpu) if name == "tpu" else tf.distribute.get_strategy()
+    return name
 
 
 def _chosen(devices, cluster, tpu) -> str:
@@ -112,7 +130,8 @@ def _divide_processor(count: int) -> None:
 def _multiworker(cluster: Cluster | None) -> tf.distribute.Strategy:
     check(
         cluster is not None,
-        "The strategy 'multiworker' needs TF_CONFIG, or `workers` and `worker_index`.",
+        "The strategy 'multiworker' needs a TF_CONFIG of several workers, or `workers` "
+        "and `worker_index`.",
         cluster=cluster,
     )
     # TensorFlow reads it again in other places than where the cluster is given.
@@ -124,6 +143,9 @@ def _multiworker(cluster: Cluster | None) -> tf.distribute.Strategy:
 
 def _tpu(name: str | None) -> tf.distribute.Strategy:
     try:
+        if name is not None and name.startswith(_GRPC):  # or TensorFlow waits for ever
+            host, _, port = name.removeprefix(_GRPC).rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
@@ -158,7 +180,8 @@ def distributed(
     replicas = strategy.num_replicas_in_sync
     check(
         batch_size % replicas == 0,
-        f"`batch_size` must be a multiple of the {replicas} replicas.",
+        f"`batch_size` must be a multiple of the {replicas} replicas; --devices takes "
+        "fewer, --strategy=none one.",
         batch_size=batch_size,
     )
     if replicas == 1:

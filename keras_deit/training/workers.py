@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_deit._checks import check
+from keras_deit.distillation.keras_fit import num_workers
 
 PIECE_BYTES = 64 * 2**20  # of a file on its way
 # What TensorFlow raises where another process is gone.
@@ -38,14 +39,12 @@ class Workers:
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self.strategy = strategy
-        self.count, self.index = 1, 0
-        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        self.count, self.index = num_workers(strategy), 0
+        if self.count > 1:
             resolver = strategy.cluster_resolver
-            jobs = resolver.cluster_spec().as_dict()
-            chiefs = len(jobs.get("chief", ()))
-            self.count = chiefs + len(jobs.get("worker", ()))
+            chiefs = len(resolver.cluster_spec().as_dict().get("chief", ()))
             first = chiefs if resolver.task_type == "worker" else 0
-            self.index = first + (resolver.task_id or 0)
+            self.index = first + resolver.task_id
 
     @property
     def is_chief(self) -> bool:

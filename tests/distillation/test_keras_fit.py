@@ -9,16 +9,16 @@ import pytest
 import tensorflow as tf
 
 from keras_deit.distillation import distiller as distiller_module
-from keras_deit.distillation.keras_fit import function_of, is_among_workers
+from keras_deit.distillation.keras_fit import function_of, num_workers
 from tests.distillation.small_models import batch, compiled, head, two_heads
 
 
 class Spread(tf.distribute.MultiWorkerMirroredStrategy):
     """A strategy of several processes that computes nothing."""
 
-    def __init__(self, *workers):
+    def __init__(self, **jobs):
         self._resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec({"worker": workers}), task_type="worker", task_id=0
+            tf.train.ClusterSpec(jobs), task_type="worker", task_id=0
         )
 
     @property
@@ -26,11 +26,13 @@ class Spread(tf.distribute.MultiWorkerMirroredStrategy):
         return self._resolver
 
 
-def test_several_processes_are_among_workers(two_replicas):
-    assert is_among_workers(Spread("a:1", "b:1"))
-    assert not is_among_workers(Spread("a:1"))
-    assert not is_among_workers(two_replicas)
-    assert not is_among_workers(tf.distribute.get_strategy())
+def test_the_workers_of_a_strategy_are_counted_with_their_chief(two_replicas):
+    assert num_workers(Spread(worker=["a:1", "b:1"])) == 2
+    assert num_workers(Spread(chief=["a:1"], worker=["b:1", "c:1"])) == 3
+    assert num_workers(Spread(chief=["a:1"])) == 1
+    assert num_workers(Spread()) == 1  # without a TF_CONFIG
+    assert num_workers(two_replicas) == 1
+    assert num_workers(tf.distribute.get_strategy()) == 1
 
 
 def compiling(strategy, steps_per_execution=1, run_eagerly=False):
@@ -71,7 +73,7 @@ def test_fit_and_evaluate_of_both_repairs_are_those_of_one_device(
         return distiller.student.get_weights(), history
 
     weights, history = trained(tf.distribute.get_strategy())
-    monkeypatch.setattr(distiller_module, "is_among_workers", lambda strategy: True)
+    monkeypatch.setattr(distiller_module, "num_workers", lambda strategy: 2)
     repaired, repaired_history = trained(two_replicas)
     for a, b in zip(weights, repaired, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

@@ -9,6 +9,8 @@ from absl import flags
 from keras_deit.training import cluster as cluster_module
 from keras_deit.training import strategies
 from keras_deit.training.cluster import Cluster
+from keras_deit.training.recipe_rules import PRECISIONS
+from trainers._recipe_flags import define_computing_flags
 from trainers._strategy_flags import define_strategy_flags, strategy_of
 
 
@@ -42,11 +44,17 @@ def test_the_choices_are_those_of_the_library():
     assert tuple(parsed()["strategy"].parser.enum_values) == strategies.STRATEGIES
 
 
+def test_the_precisions_are_those_of_the_library():
+    values = flags.FlagValues()
+    define_computing_flags(values)
+    assert tuple(values["precision"].parser.enum_values) == PRECISIONS
+
+
 def test_flags_reach_the_strategy(asked):
-    assert asked() == [("make", "auto", [], None, None)]
+    assert asked() == [("make", "none", [], None, None)]
     two = asked("--strategy=mirrored", "--devices=CPU:0,CPU:1")
     assert two == [("make", "mirrored", ["CPU:0", "CPU:1"], None, None)]
-    assert asked("--tpu=local") == [("make", "auto", [], None, "local")]
+    assert asked("--tpu=local") == [("make", "tpu", [], None, "local")]
 
 
 @pytest.mark.parametrize("name", ["auto", "multiworker"])
@@ -55,7 +63,7 @@ def test_workers_are_waited_for_first(asked, name):
     cluster = Cluster(("a:1", "b:2"), 1)
     assert asked(f"--strategy={name}", *flags_of_workers) == [
         ("meet", cluster, 7.0),
-        ("make", name, [], cluster, None),
+        ("make", "multiworker", [], cluster, None),
     ]
 
 
@@ -67,13 +75,23 @@ def tf_config(*workers):
 def test_tf_config_is_read_where_it_may_be_meant(asked, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", tf_config("a:1", "b:2"))
     cluster = Cluster(("a:1", "b:2"), 0)
-    assert asked() == [("meet", cluster, 600.0), ("make", "auto", [], cluster, None)]
-    assert asked("--strategy=none") == [("make", "none", [], None, None)]
+    made = ("make", "multiworker", [], cluster, None)
+    assert asked() == [("meet", cluster, 600.0), made]
+
+
+@pytest.mark.parametrize("name", ["none", "mirrored", "tpu"])
+def test_workers_are_refused_before_they_are_waited_for(asked, monkeypatch, name):
+    rule = "`workers` has a meaning for the strategy 'multiworker' only"
+    with pytest.raises(ValueError, match=rule):
+        asked(f"--strategy={name}", "--workers=a:1,b:2", "--worker_index=0")
+    monkeypatch.setenv("TF_CONFIG", tf_config("a:1", "b:2"))
+    with pytest.raises(ValueError, match=rule):  # or each would train for itself
+        asked(f"--strategy={name}")
 
 
 def test_a_tf_config_of_one_worker_is_no_cluster(asked, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", tf_config("a:1"))
-    assert asked() == [("make", "auto", [], None, None)]
+    assert asked() == [("make", "none", [], None, None)]
     monkeypatch.undo()
     monkeypatch.setenv("TF_CONFIG", tf_config("a:1"))
     found = tf.config.list_physical_devices

@@ -143,12 +143,14 @@ def test_a_step_whose_gradient_overflows_is_skipped(has_teacher):
 
 
 @pytest.mark.slow
-def test_both_replicas_skip_what_overflows_on_one(two_replicas):
+@pytest.mark.parametrize("place", [0, 3])  # of the first replica, of the second
+def test_both_replicas_skip_what_overflows_on_one(two_replicas, place):
     with two_replicas.scope():
         distiller = float16_distiller(2.0**10)
     before = distiller.student.get_weights()
-    # Replicas take halves of a batch: the gradient of the first is out of range.
-    labels = LABELS * np.reshape([1e6, 1, 1, 1], (4, 1)).astype("float32")
+    # Replicas take halves of a batch: the gradient of one half is out of range.
+    labels = np.array(LABELS, "float32")
+    labels[place] *= 1e6
     distiller.fit(PIXELS, labels, batch_size=4, shuffle=False, verbose=0)
     assert not has_changed(distiller, before)
     assert float(distiller.optimizer.dynamic_scale.numpy()) == 2.0**9

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_an_option_without_meaning_is_refused(name, options, rule):
 
 
 def test_several_machines_must_be_named():
-    with pytest.raises(ValueError, match="needs TF_CONFIG, or `workers` and"):
+    with pytest.raises(ValueError, match="needs a TF_CONFIG of several workers, or"):
         make_strategy("multiworker")
 
 
@@ -198,6 +199,29 @@ def test_replicas_get_the_halves_of_a_batch_in_order(two_replicas):
             first, second = two_replicas.experimental_local_results(parts)
             np.testing.assert_array_equal(first, values[: B // 2])
             np.testing.assert_array_equal(second, values[B // 2 :])
+
+
+@pytest.mark.parametrize(("replicas", "cuts"), [(2, 1), (6, 3)])
+def test_each_process_makes_its_shard_and_cuts_it_for_its_replicas(replicas, cuts):
+    def of_both(of_input):
+        context = tf.distribute.InputContext
+        return [of_input(context(2, number, replicas)) for number in range(2)]
+
+    made = []
+
+    def make(shard, num_shards):
+        made.append(tf.data.Dataset.range(100 * shard, 100 * shard + 6).batch(3))
+        assert (shard, num_shards) == (len(made) - 1, 2)
+        return made[-1]
+
+    strategy = SimpleNamespace(
+        num_replicas_in_sync=replicas, distribute_datasets_from_function=of_both
+    )
+    datasets = distributed(strategy, 6, make)
+    for shard, dataset in enumerate(datasets):
+        expected = 100 * shard + np.arange(6).reshape(2 * cuts, 3 // cuts)
+        np.testing.assert_array_equal(list(dataset), expected)
+    assert (datasets == made) == (cuts == 1)  # nothing is done that need not be
 
 
 def test_one_replica_gets_the_dataset_itself():

@@ -80,6 +80,7 @@ def test_it_can_begin_at_every_step(source, step):
     assert_equal(batches(source, 2, **beginning), whole[step : step + 2])
 
 
+@pytest.mark.slow
 def test_shards_make_up_the_batch_with_everything(source, undisturbed):
     assert_equal(put_together(source, STEPS, FULL, 2), undisturbed[:STEPS])
 

@@ -121,6 +121,7 @@ def test_the_teacher_is_in_no_checkpoint(tmp_path):
     assert tuple(patches.shape) in shapes
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_student_and_loads_without_distiller(tmp_path):
     distiller = micro_distiller()
     x, _ = batch(2, 32)
@@ -178,6 +179,7 @@ def test_student_and_teacher_of_other_input_sizes():
     assert np.isfinite(results["loss"])
 
 
+@pytest.mark.slow
 def test_a_half_precision_student_of_a_float32_teacher():
     student = create_model(
         "deit_micro_distilled_patch4_32", num_classes=CLASSES, dtype="mixed_bfloat16"
@@ -205,6 +207,7 @@ def test_a_validation_split_and_a_second_epoch_do_not_retrace():
     assert len(traces) == 2  # one training step, one validation step
 
 
+@pytest.mark.slow
 def test_under_a_strategy_one_step_equals_the_doubled_batch(two_replicas):
     x, y = batch(8, 32)
     y = y.astype("int64")

@@ -59,6 +59,7 @@ def test_the_numbers_of_a_step_are_those_of_the_first_replica(two_replicas):
         function(iterator)
 
 
+@pytest.mark.slow
 def test_fit_and_evaluate_of_both_repairs_are_those_of_one_device(
     two_replicas, monkeypatch
 ):

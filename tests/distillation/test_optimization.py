@@ -18,6 +18,7 @@ def test_with_kind_none_the_distillation_head_keeps_its_weights():
     np.testing.assert_array_equal(before, student.get_layer("distillation_head").kernel)
 
 
+@pytest.mark.slow
 def test_float16_scales_its_loss():
     student = create_model(
         "deit_micro_distilled_patch4_32", num_classes=CLASSES, dtype="mixed_float16"

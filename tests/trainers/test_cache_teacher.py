@@ -18,6 +18,7 @@ def teacher(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_cache_is_made_verified_and_learned_from(run_program, tmp_path, teacher):
     folder = tmp_path / "cache"
     arguments = [f"--teacher={teacher}", *SMALL, f"--output={folder}"]

@@ -35,6 +35,7 @@ def classified(script, *arguments):
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ARTIFACTS)
 def test_an_example_says_what_the_model_says(script, artifacts, student, digits):
     folder, pixels = digits

@@ -57,6 +57,7 @@ def cached(recipe, cache):
     return replace(recipe, teacher=None, teacher_cache=str(cache))
 
 
+@pytest.mark.slow
 def test_a_run_from_a_cache_is_the_live_run(tmp_path, teacher, cache, capsys):
     recipe = replace(PLAIN, epochs=2)
     train(replace(recipe, teacher=teacher), tmp_path / "live")

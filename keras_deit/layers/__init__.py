@@ -4,6 +4,7 @@ from keras_deit.layers.attention import MultiHeadSelfAttention
 from keras_deit.layers.conv_norm import ConvNorm, GroupedConv2D
 from keras_deit.layers.encoder_block import EncoderBlock
 from keras_deit.layers.feed_forward import FeedForward
+from keras_deit.layers.layer_norm import LayerNormalization
 from keras_deit.layers.patch_embedding import PatchEmbedding
 from keras_deit.layers.pixel_normalization import PixelNormalization
 from keras_deit.layers.position_embedding import PositionEmbedding
@@ -21,6 +22,7 @@ __all__ = [
     "EncoderBlock",
     "FeedForward",
     "GroupedConv2D",
+    "LayerNormalization",
     "MultiHeadSelfAttention",
     "PatchEmbedding",
     "PixelNormalization",

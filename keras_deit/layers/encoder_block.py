@@ -6,6 +6,7 @@ from keras import ops
 from keras_deit._checks import check, check_share
 from keras_deit.layers.attention import MultiHeadSelfAttention
 from keras_deit.layers.feed_forward import FeedForward
+from keras_deit.layers.layer_norm import LayerNormalization
 from keras_deit.layers.token_reorganization import TokenReorganization
 
 
@@ -104,7 +105,7 @@ class EncoderBlock(keras.layers.Layer):
 
     def build(self, input_shape):
         dtype = self.dtype_policy
-        self.norm1 = keras.layers.LayerNormalization(
+        self.norm1 = LayerNormalization(
             epsilon=self.norm_epsilon, dtype=dtype, name="norm1"
         )
         self.attention = MultiHeadSelfAttention(
@@ -114,7 +115,7 @@ class EncoderBlock(keras.layers.Layer):
             dtype=dtype,
             name="attention",
         )
-        self.norm2 = keras.layers.LayerNormalization(
+        self.norm2 = LayerNormalization(
             epsilon=self.norm_epsilon, dtype=dtype, name="norm2"
         )
         self.mlp = FeedForward(

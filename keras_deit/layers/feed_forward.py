@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_deit._checks import check_share
+from keras_deit.layers.gelu import gelu
 
 
 @keras.saving.register_keras_serializable(package="keras_deit")
@@ -62,7 +63,7 @@ class FeedForward(keras.layers.Layer):
     def call(self, tokens, training=None):
         _, length, dim = tokens.shape
         x = self.fc1(ops.reshape(tokens, (-1, dim)))  # (B (P + N), hidden_dim)
-        x = ops.gelu(x, approximate=False)
+        x = gelu(x, training)
         x = self.dropout(x, training=training)
         x = self.dropout(self.fc2(x), training=training)
         return ops.reshape(x, (-1, length, dim))

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_deit.layers.feed_forward import FeedForward
+from keras_deit.layers.layer_norm import LayerNormalization
 
 EPSILON = 1e-8
 DROP_RATE = 0.1  # the official code has it, whatever the model's own rate
@@ -86,9 +87,7 @@ class TokenPerformer(keras.layers.Layer):
     def build(self, input_shape):
         dtype = self.variable_dtype  # float32 under a mixed policy
         normal = keras.initializers.RandomNormal(stddev=0.02)
-        self.norm1 = keras.layers.LayerNormalization(
-            epsilon=1e-5, dtype=dtype, name="norm1"
-        )
+        self.norm1 = LayerNormalization(epsilon=1e-5, dtype=dtype, name="norm1")
         self.kqv = keras.layers.Dense(
             3 * self.token_dim, kernel_initializer=normal, dtype=dtype, name="kqv"
         )
@@ -105,9 +104,7 @@ class TokenPerformer(keras.layers.Layer):
             dtype=dtype,
             name="projection",
         )
-        self.norm2 = keras.layers.LayerNormalization(
-            epsilon=1e-5, dtype=dtype, name="norm2"
-        )
+        self.norm2 = LayerNormalization(epsilon=1e-5, dtype=dtype, name="norm2")
         self.mlp = FeedForward(self.token_dim, dtype=dtype, name="mlp")
         self.dropout = keras.layers.Dropout(DROP_RATE, dtype=dtype)
         self.norm1.build(input_shape)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_deit.layers.feed_forward import FeedForward
+from keras_deit.layers.layer_norm import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="keras_deit")
@@ -40,9 +41,7 @@ class TokenTransformer(keras.layers.Layer):
     def build(self, input_shape):
         dtype = self.dtype_policy
         normal = keras.initializers.RandomNormal(stddev=0.02)
-        self.norm1 = keras.layers.LayerNormalization(
-            epsilon=1e-5, dtype=dtype, name="norm1"
-        )
+        self.norm1 = LayerNormalization(epsilon=1e-5, dtype=dtype, name="norm1")
         self.qkv = keras.layers.Dense(
             3 * self.token_dim,
             use_bias=False,
@@ -56,9 +55,7 @@ class TokenTransformer(keras.layers.Layer):
             dtype=dtype,
             name="projection",
         )
-        self.norm2 = keras.layers.LayerNormalization(
-            epsilon=1e-5, dtype=dtype, name="norm2"
-        )
+        self.norm2 = LayerNormalization(epsilon=1e-5, dtype=dtype, name="norm2")
         self.mlp = FeedForward(self.token_dim, dtype=dtype, name="mlp")
         self.norm1.build(input_shape)
         self.qkv.build((None, input_shape[-1]))

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_deit._checks import check
 from keras_deit.layers.encoder_block import EncoderBlock
+from keras_deit.layers.layer_norm import LayerNormalization
 from keras_deit.layers.position_embedding import PositionEmbedding
 from keras_deit.layers.prefix_tokens import PREFIX_TOKENS, PrefixTokens
 
@@ -126,9 +127,7 @@ def encode(tokens, config: EncoderConfig, dtype: str | None):
             x, _ = block(x)  # N shrinks
         else:
             x = block(x)
-    x = keras.layers.LayerNormalization(
-        epsilon=config.norm_epsilon, dtype=dtype, name="norm"
-    )(x)
+    x = LayerNormalization(epsilon=config.norm_epsilon, dtype=dtype, name="norm")(x)
 
     logits = {
         head: keras.layers.Dense(

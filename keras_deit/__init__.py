@@ -1,7 +1,7 @@
 """keras_deit: Vision Transformers that learn from a convolutional teacher.
 
-Models need only Keras and NumPy. What needs TensorFlow (`Distiller`, `Teacher`, `data`,
-`export`, `training`) is imported when it is first used.
+Models need only Keras and NumPy. What needs TensorFlow (`Distiller`, `Teacher`,
+`compiled`, `data`, `export`, `training`) is imported when it is first used.
 """
 
 from importlib import import_module
@@ -19,6 +19,7 @@ __all__ = [
     "Distiller",
     "Teacher",
     "__version__",
+    "compiled",
     "count_macs",
     "count_parameters",
     "create_model",
@@ -34,13 +35,17 @@ __all__ = [
 ]
 
 _TENSORFLOW_ROOMS = ("data", "distillation", "training", "export")
-_TENSORFLOW_NAMES = ("Distiller", "Teacher")
+_TENSORFLOW_NAMES = {
+    "Distiller": "distillation",
+    "Teacher": "distillation",
+    "compiled": "training.compiled",
+}
 
 
 def __getattr__(name: str):
-    """Imports a room that needs TensorFlow, or a class of it, at its first use."""
+    """Imports a room that needs TensorFlow, or a name of it, at its first use."""
     if name in _TENSORFLOW_ROOMS:
         return import_module(f"keras_deit.{name}")
     if name in _TENSORFLOW_NAMES:
-        return getattr(import_module("keras_deit.distillation"), name)
+        return getattr(import_module(f"keras_deit.{_TENSORFLOW_NAMES[name]}"), name)
     raise AttributeError(f"module 'keras_deit' has no attribute {name!r}")

@@ -24,25 +24,26 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, images: list[str]) -> None:
     """Prints a table for each picture."""
-    import keras
     import tensorflow as tf
 
     from keras_deit._checks import check
     from keras_deit.data.geometry import evaluation_view, read_image
-    from keras_deit.models.inference import inference_model, input_size, num_classes
+    from keras_deit.models.inference import input_size, num_classes
     from keras_deit.models.preprocessing import preprocessing_of
+    from keras_deit.training.compiled import compiled
     from keras_deit.training.report import percent, print_table
 
     check(bool(images), "Give at least one picture.", images=images)
     check(values.top >= 1, "`top` must be at least 1.", top=values.top)
     pictures = [read_image(path) for path in images]  # all are readable, or none is run
-    model = inference_model(_model_flags.load(values), values.head)
+    model = _model_flags.load(values)
+    logits_of = compiled(model, head=values.head)
     names = _model_flags.class_names(values, num_classes(model))
     crop_ratio = preprocessing_of(model).crop_ratio
     for path, picture in zip(images, pictures, strict=True):
         view = evaluation_view(picture, input_size(model), crop_ratio)
-        logits = keras.ops.cast(model(view[None], training=False), "float32")
-        best = tf.math.top_k(tf.nn.softmax(logits[0]), min(values.top, len(names)))
+        shares = tf.nn.softmax(logits_of(view))
+        best = tf.math.top_k(shares, min(values.top, len(names)))
         rows = [
             (names[label], percent(float(share)))
             for share, label in zip(best.values, best.indices.numpy(), strict=True)

@@ -37,6 +37,14 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("batch_size", 64, "Images in a batch.", flag_values=values)
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16"],
+        "In which the model computes, whatever it was trained in; bfloat16 is faster "
+        "where the processor multiplies in it.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "worst",
         10,
@@ -75,7 +83,7 @@ def main(values: flags.FlagValues) -> None:
         preprocessing_of(model).crop_ratio,
     )
     with naming_unreadable_images(source):
-        evaluation = evaluate(model, batches, progress=True)
+        evaluation = evaluate(model, batches, progress=True, precision=values.precision)
     title = f"{values.model}: {source.num_examples:,} images of {source.name}"
     print_scores(title, evaluation.scores)
     worst = worst_classes(evaluation.confusion, values.worst)

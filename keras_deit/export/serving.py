@@ -12,7 +12,6 @@ from keras_deit._files import unfinished
 from keras_deit.data.bounded import MAX_BYTES, MAX_PIXELS
 from keras_deit.export.certificate import certify, check_labels, limits_of
 from keras_deit.export.dial import DEFAULT, dial
-from keras_deit.export.frozen import frozen
 from keras_deit.export.serving_trials import Samples, check_outputs, try_out
 from keras_deit.export.signatures import EXPLAIN, ServedModel
 from keras_deit.export.trials import (
@@ -20,13 +19,9 @@ from keras_deit.export.trials import (
 )
 from keras_deit.export.warmup import write_warmup_requests
 from keras_deit.models.explanation import explanation_model
-from keras_deit.models.inference import (
-    bfloat16_model,
-    float32_model,
-    inference_model,
-)
+from keras_deit.models.inference import float32_model, inference_model
+from keras_deit.training.compiled import PRECISIONS, frozen
 
-PRECISIONS = ("float32", "bfloat16")
 LABELS = "labels.txt"
 
 
@@ -118,7 +113,7 @@ def saved_model(
     functions = {id(one): _logits_of(one) for one in models.values()}
     answers = {name: functions[id(one)] for name, one in models.items()}
     if precision == "bfloat16":
-        answers = {DEFAULT: frozen(inference_model(bfloat16_model(exact), head))}
+        answers = {DEFAULT: frozen(models[DEFAULT], precision)}
     explanation = explanation_model(exact) if explain else None
     if explain:
         models[EXPLAIN] = inference_model(exact, "fused")

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from keras_deit._checks import check
 from keras_deit.models.inference import head_logits, model_output, num_classes
+from keras_deit.training.compiled import frozen
 from keras_deit.training.progress import tracked
 
 HEAD_NAMES = ("class", "distillation", "fused")
@@ -54,7 +56,10 @@ class ClassScore:
 
 
 def evaluate(
-    model: keras.Model, batches: tf.data.Dataset, progress: bool = False
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    progress: bool = False,
+    precision: str = "float32",
 ) -> Evaluation:
     """Measures the accuracy of each head.
 
@@ -63,14 +68,16 @@ def evaluate(
         batches: (pixels, labels, sample_weight), labels (B, Y); images of weight 0 are
             not counted.
         progress: Whether to show a bar on standard error, if that is a terminal.
+        precision: In which the model computes, as in `compiled`, whatever its policy.
 
     Returns:
         The scores of each head, and the confusion of the last.
 
     Raises:
-        ValueError: If model and dataset differ in their number of classes.
+        ValueError: If model and dataset differ in their number of classes, or there is
+            no such precision.
     """
-    return Evaluator(model)(batches, progress)
+    return Evaluator(model, function=frozen(model, precision))(batches, progress)
 
 
 class Evaluator:
@@ -80,10 +87,19 @@ class Evaluator:
         model: A one-head or a distilled model.
         gather: Called with what this process counted, in JSON's terms, returns what
             each process of the run did; see `Workers.gather`.
+        function: What answers in the model's place, such as its `frozen` copy: takes
+            pixels, float32, returns what the model does. None asks the model itself,
+            whose weights may change from time to time.
     """
 
-    def __init__(self, model: keras.Model, gather: Callable = lambda value: [value]):
+    def __init__(
+        self,
+        model: keras.Model,
+        gather: Callable = lambda value: [value],
+        function: Callable | None = None,
+    ):
         self.model = model
+        self.function = function or partial(model, training=False)
         self.heads = heads_of(model)
         self.gather = gather
 
@@ -117,7 +133,7 @@ class Evaluator:
 
     @tf.function(autograph=False)
     def _count(self, pixels, labels, weight):
-        outputs = self.model(pixels, training=False)
+        outputs = self.function(tf.cast(pixels, tf.float32))
         classes = tf.argmax(labels, axis=-1)
         counts = {}
         for head in self.heads:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_deit.training import evaluation
+
 
 def write_class(folder, count):
     folder.mkdir(parents=True)
@@ -35,6 +37,19 @@ def test_prints_the_scores_of_each_head(run_program, student, rows_of):
     assert "The classes that are known least, by the fused head\n" in done.out
     shares = [float(row[2].removesuffix(" %")) for row in worst]
     assert shares == sorted(shares)
+
+
+def test_the_precision_is_chosen(run_program, student, rows_of, monkeypatch):
+    asked = []
+    real = evaluation.frozen
+    monkeypatch.setattr(
+        evaluation, "frozen", lambda *a: asked.append(a[1:]) or real(*a)
+    )
+    arguments = ("evaluate", f"--model={student.folder}/last.keras", "--dataset=digits")
+    done = run_program(*arguments, "--precision=bfloat16")
+    rows, _ = tables(rows_of, done)
+    assert [row[0] for row in rows] == ["class", "distillation", "fused"]
+    assert asked == [("bfloat16",)]
 
 
 def test_a_teacher_has_one_head(run_program, teacher, rows_of):
@@ -144,6 +159,7 @@ def test_refuses_a_dataset_of_other_classes(refusal, student, pets):
             "`batch_size` must be at least 1. Received: batch_size=0.",
         ),
         (("--dataset=digits", "--worst=-1"), "--worst=-1"),
+        (("--dataset=digits", "--precision=int8"), "--precision=int8"),
     ],
 )
 def test_bad_input_ends_in_one_message(refusal, student, arguments, part):

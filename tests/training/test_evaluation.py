@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_deit.training.evaluation import (
     ClassScore,
+    Evaluator,
     evaluate,
     heads_of,
     images_per_second,
@@ -123,6 +124,30 @@ def test_progress_changes_no_score_and_keeps_still_where_nobody_looks(capsys):
     model = logits_model(3)
     assert evaluate(model, batches, progress=True) == evaluate(model, batches)
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_precision_is_that_of_the_scores():
+    # 257 is 256 in bfloat16, and both of two alike are among the best.
+    image = keras.Input((1, 2, 1))
+    x = keras.layers.Reshape((2,))(image)
+    x = keras.layers.Dense(2, kernel_initializer="identity")(x)
+    model = keras.Model(image, keras.layers.Dense(2, kernel_initializer="identity")(x))
+    batches = batches_of([[256, 257]], [0], [1])
+    for precision, share in (("float32", 0), ("bfloat16", 1)):
+        scores = evaluate(model, batches, precision=precision).scores
+        assert scores["class"]["top1"] == share
+    with pytest.raises(ValueError, match="`precision` must be one of"):
+        evaluate(model, batches, precision="float16")
+
+
+def test_an_evaluator_sees_what_training_has_changed():
+    image = keras.Input((1, 2, 1))
+    dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="identity")
+    model = keras.Model(image, dense(keras.layers.Reshape((2,))(image)))
+    evaluator, batches = Evaluator(model), batches_of([[0, 1]], [1], [1])
+    assert evaluator(batches).scores["class"]["top1"] == 1
+    dense.kernel.assign([[0, 1], [1, 0]])
+    assert evaluator(batches).scores["class"]["top1"] == 0
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -44,6 +44,7 @@ setup(
         # its own (--peer_python). timm 1.0.31 asks Pillow to keep 0 bits, which Pillow
         # 13 refuses.
         "bench": [
+            "keras-hub>=0.32,<0.33",
             "pillow>=11,<13",
             "timm>=1.0.20,<2",
             "torch>=2.6,<3",

@@ -1,94 +1,8 @@
-"""The flags of `benchmark`, and the numbers of a run that follow from them."""
-
-from collections.abc import Callable
+"""The flags of `benchmark`; `_benchmark_settings.py` makes numbers of them."""
 
 from absl import flags
 
-TRAIN = {  # of a training step, unless it is chosen otherwise
-    "precisions": ["float32"],
-    "replicas": [1],
-    "accumulate_steps": [1],
-    "gradient_checkpointing": False,
-    "compiled": False,
-    "cores": "all",
-}
-THOROUGH = {
-    "input": {"rounds": 7, "seconds": 1.0, "batch_size": 64},
-    "distillation": {
-        "rounds": 25,
-        "seconds": 1.0,
-        "batch_size": 8,
-        "student": "deit_tiny_distilled_patch16_224",
-        "teacher": "regnety_160",
-    },
-    "inference": {
-        "rounds": 5,
-        "seconds": 1.0,
-        "variants": ["deit_small_distilled_patch16_224"],
-        "engines": None,  # all
-        "batch_sizes": [1, 32],
-        "keep_rates": [1.0, 0.7, 0.5],
-    },
-    "train": {
-        "rounds": 5,
-        "seconds": 1.0,
-        "batch_size": 8,
-        "student": "deit_tiny_distilled_patch16_224",
-        "teacher": "regnety_160",
-        **TRAIN,
-        "precisions": ["float32", "mixed_bfloat16"],
-    },
-}
-QUICK = {
-    "input": {"rounds": 3, "seconds": 0.2, "batch_size": 32},
-    "distillation": {
-        "rounds": 3,
-        "seconds": 0.2,
-        "batch_size": 8,
-        "student": "deit_micro_distilled_patch4_32",
-        "teacher": "regnety_micro_32",
-    },
-    "inference": {
-        "rounds": 3,
-        "seconds": 0.2,
-        "variants": ["deit_micro_distilled_patch4_32"],
-        "engines": ["keras_function", "saved_model_float32", "tflite_dynamic_int8"],
-        "batch_sizes": [1, 8],
-        "keep_rates": [1.0, 0.5],
-    },
-    "train": {
-        "rounds": 3,
-        "seconds": 0.2,
-        "batch_size": 8,
-        "student": "deit_micro_distilled_patch4_32",
-        "teacher": "regnety_micro_32",
-        **TRAIN,
-    },
-}
-WHATS = tuple(THOROUGH)
-MEANT_FOR = {  # flags that have no meaning for the others
-    "batch_size": ("input", "distillation", "train"),
-    "dataset": ("input", "train"),
-    "peer_python": ("input", "inference", "train"),
-    "student": ("distillation", "train"),
-    "teacher": ("distillation", "train"),
-    "variants": ("inference",),
-    "engines": ("inference",),
-    "batch_sizes": ("inference",),
-    "keep_rates": ("inference",),
-    "cores": ("inference", "train"),
-    "precisions": ("train",),
-    "replicas": ("train",),
-    "accumulate_steps": ("train",),
-    "gradient_checkpointing": ("train",),
-    "compiled": ("train",),
-}
-NUMBERS = {  # flags that are lists of them: of what kind, and the largest
-    "batch_sizes": (int, float("inf")),
-    "keep_rates": (float, 1.0),
-    "replicas": (int, float("inf")),
-    "accumulate_steps": (int, float("inf")),
-}
+from trainers._benchmark_settings import WHATS
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -118,8 +32,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "rounds",
         None,
-        "How many rounds; without it 7 of input, 25 of distillation, 5 of inference "
-        "and train, or 3 with --quick.",
+        "How many rounds; without it 7 of input, startup and softsplit, 25 of "
+        "distillation, 5 of inference and train, or 3 with --quick (of startup 1). Of "
+        "all it counts for every part; without it each has its own.",
         lower_bound=1,
         flag_values=values,
     )
@@ -127,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "batch_size",
         None,
         "Images in a batch; without it 64 of input, or 32 with --quick, and 8 of "
-        "distillation and train.",
+        "distillation, train and softsplit.",
         lower_bound=1,
         flag_values=values,
     )
@@ -136,7 +51,9 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "The contestant that the others are compared with; without it timm, 'no "
         "teacher', or timm_float32 and, where that is not measured, keras_function or "
-        "keras_float32. If it is left out, there are no ratios.",
+        "keras_float32; of startup keras_hub, of softsplit torch's nn.Unfold, or, "
+        "where these are not measured, the first that is. If it is left out, there are "
+        "no ratios.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -158,6 +75,23 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "The variant that teaches; without it regnety_160, or regnety_micro_32 with "
         "--quick. 'none', of train, for none.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "peers",
+        None,
+        "Whose packages take part, of timm (with its PyTorch), keras_hub, openvino and "
+        "onnxruntime; without it all. One that is not installed is named and left out; "
+        "--peers= leaves all out.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "cores",
+        None,
+        ["one", "all"],
+        "Whether contestants work on one core with one thread, measured in the seconds "
+        "that it worked for them, or on all cores by the clock on the wall; without it "
+        "all of train, one of everything else.",
         flag_values=values,
     )
     _define_inference(values)
@@ -189,15 +123,6 @@ def _define_inference(values: flags.FlagValues) -> None:
         ),
     ):
         flags.DEFINE_list(name, None, meaning, flag_values=values)
-    flags.DEFINE_enum(
-        "cores",
-        None,
-        ["one", "all"],
-        "Whether contestants work on one core with one thread, measured in the seconds "
-        "that it worked for them, or on all cores by the clock on the wall; without it "
-        "one of inference and all of train.",
-        flag_values=values,
-    )
 
 
 def _define_train(values: flags.FlagValues) -> None:
@@ -229,44 +154,3 @@ def _define_train(values: flags.FlagValues) -> None:
         ),
     ):
         flags.DEFINE_bool(name, None, meaning, flag_values=values)
-
-
-def settings_of(values: flags.FlagValues) -> dict:
-    """Reads the numbers of a run.
-
-    Raises:
-        ValueError: If a flag is refused, or has no meaning for what is measured.
-    """
-    from keras_deit._checks import check
-
-    for name, whats in MEANT_FOR.items():
-        rule = f"`{name}` has a meaning with --what={' or --what='.join(whats)} only."
-        meant = values[name].value is None or values.what in whats
-        check(meant, rule, **{name: values[name].value}, what=values.what)
-    settings = dict((QUICK if values.quick else THOROUGH)[values.what])
-    for name in settings.keys() - {"seconds"}:
-        if values[name].value is not None:
-            settings[name] = values[name].value
-    for name, (kind, most) in NUMBERS.items():
-        if values[name].value is not None:
-            settings[name] = _numbers(name, values[name].value, kind, most)
-    return settings
-
-
-def _numbers(name: str, texts: list[str], kind: Callable, most: float) -> list:
-    """Reads the numbers of a flag, which are above 0 and there once each."""
-    from keras_deit._checks import check
-
-    try:
-        numbers = [kind(text) for text in texts]
-    except ValueError:
-        numbers = []
-    check(
-        len(numbers) > 0
-        and all(0 < number <= most for number in numbers)
-        and len(set(numbers)) == len(numbers),
-        f"`{name}` must be different {'shares' if most == 1 else 'whole numbers'} "
-        "above 0.",
-        **{name: ",".join(texts)},
-    )
-    return numbers

@@ -2,14 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_deit import export
 from keras_deit._checks import check_choice
 from keras_deit._files import existing_file
 from keras_deit.models.complexity import count_macs
@@ -19,103 +17,13 @@ from keras_deit.models.reorganization import with_keep_rate
 from keras_deit.models.variants import VARIANTS
 from keras_deit.models.vision_transformer import ViTConfig
 from keras_deit.weights.create import create_model
-from keras_deit.weights.saver import save_weights
+from trainers._benchmark_engines import ENGINES, NUM_COMPARED, Engine, official
 from trainers._contest import Contestant, Plan
 from trainers._contestants import MODULES
+from trainers._peers import left_out_by
 
 NUM_CLASSES = 1000
-NUM_COMPARED = 2  # images that every engine answers before it is timed
 NOISE = 0.02  # of biases: a graph optimizer drops those that are 0, and what they cost
-
-
-def _keras(model: keras.Model, path: Path) -> Path:
-    model.save(path.with_suffix(".keras"))
-    return path.with_suffix(".keras")
-
-
-def _official(model: keras.Model, path: Path) -> Path:
-    save_weights(model, path.with_suffix(".safetensors"))
-    return path.with_suffix(".safetensors")
-
-
-def _exported(function: Callable, suffix: str, **options) -> Callable:
-    """A maker of artifacts by one of the exports, which tries them on few images."""
-
-    def make(model, path):
-        shape = (NUM_COMPARED, *input_size(model), 3)
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        return function(
-            model,
-            path.with_name(path.name + suffix),
-            images=list(images),
-            min_agreement=0.0,  # best classes of random weights lie close together
-            timed=False,  # the contest does that
-            verbose=False,
-            **options,
-        )
-
-    return make
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Who runs a model.
-
-    Attributes:
-        module: Its module in `_contestants`.
-        make: Called with (model, path without ending); makes the file that it runs, and
-            returns where that is. None for an engine that makes its own model.
-        how: More arguments of the module's `tasks`.
-        is_peer: Whether it lives in the others' Python, and has no keep rate.
-        one_image: Whether it takes one image at a time only.
-    """
-
-    module: str
-    make: Callable | None
-    how: dict
-    is_peer: bool = False
-    one_image: bool = False
-
-
-KERAS, TFLITE, OPENVINO, TIMM = (
-    f"{name}_inference.py" for name in ("keras", "tflite", "openvino", "timm")
-)
-ENGINES = {
-    "timm_float32": Engine(TIMM, _official, {"precision": "float32"}, is_peer=True),
-    "timm_bfloat16": Engine(TIMM, _official, {"precision": "bfloat16"}, is_peer=True),
-    "keras_hub": Engine("keras_hub_inference.py", None, {}, is_peer=True),
-    "keras_predict": Engine(KERAS, _keras, {"how": "predict"}),
-    "keras_function": Engine(KERAS, _keras, {"how": "function"}),
-    "saved_model_float32": Engine(
-        KERAS, _exported(export.saved_model, ""), {"how": "saved_model"}
-    ),
-    "saved_model_bfloat16": Engine(
-        KERAS,
-        _exported(export.saved_model, "-bfloat16", precision="bfloat16"),
-        {"how": "saved_model"},
-    ),
-    "tflite_float32": Engine(
-        TFLITE,
-        _exported(export.tflite, ".tflite", precision="float32"),
-        {},
-        one_image=True,
-    ),
-    "tflite_dynamic_int8": Engine(
-        TFLITE,
-        _exported(export.tflite, "-int8.tflite", precision="dynamic_int8"),
-        {},
-        one_image=True,
-    ),
-    "openvino_float32": Engine(
-        OPENVINO, _exported(export.openvino, ".xml"), {"precision": "f32"}
-    ),
-    "openvino_bfloat16": Engine(
-        OPENVINO,
-        _exported(export.openvino, "-bfloat16.xml", precision="bfloat16"),
-        {"precision": "bf16"},
-    ),
-    "onnx_float32": Engine("onnx_inference.py", _exported(export.onnx, ".onnx"), {}),
-}
 
 
 def plan(values, settings: dict, folder: Path) -> Plan:
@@ -134,6 +42,8 @@ def plan(values, settings: dict, folder: Path) -> Plan:
     ):
         for one in chosen:
             check_choice(name, one, known)
+    left_out = left_out_by(values, {name: ENGINES[name].peers for name in engines})
+    engines = [name for name in engines if name not in left_out]
     cases, of_engines = _cases(settings, engines, folder)
     all_cores = values.cores == "all"
     num_threads = len(os.sched_getaffinity(0)) if all_cores else 1
@@ -145,12 +55,14 @@ def plan(values, settings: dict, folder: Path) -> Plan:
                 name,
                 MODULES / ENGINES[name].module,
                 {**ENGINES[name].how, "cases": mine, "num_threads": num_threads},
-                python if ENGINES[name].is_peer else sys.executable,
+                python if ENGINES[name].is_theirs else sys.executable,
+                ENGINES[name].peers,
             )
             for name, mine in of_engines.items()
         ),
         facts={"cases": cases},
         all_cores=all_cores,
+        left_out=left_out,
     )
 
 
@@ -225,6 +137,7 @@ def _facts(
         "mean": preprocessing.mean,
         "std": preprocessing.std,
         "encoder": encoder,
+        "image_size": input_size(model),
         **files,
     }
 
@@ -234,7 +147,7 @@ def _made(
 ) -> dict:
     """The cases that an engine takes part in, with the file that it runs."""
     keep_rate = next(iter(cases.values()))["keep_rate"]
-    if engine.is_peer and keep_rate != 1:
+    if engine.is_theirs and keep_rate != 1:
         return {}
     mine = {
         name: case
@@ -243,7 +156,7 @@ def _made(
     }
     if not mine or engine.make is None:
         return mine
-    one_head = model if engine.make is _official else inference_model(dialed)
+    one_head = model if engine.make is official else inference_model(dialed)
     try:
         file = engine.make(one_head, path)
     except ImportError:  # its contestant says what is not installed

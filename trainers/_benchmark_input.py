@@ -30,6 +30,7 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         "batch_size": settings["batch_size"],
         "image_size": IMAGE_SIZE,
     }
+    theirs = {"python": python, "peers": ("timm",)}
     ours, timm = MODULES / "input.py", MODULES / "timm_input.py"
     return Plan(
         f"Input at {IMAGE_SIZE} pixels on one core: {images}",
@@ -37,8 +38,8 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         (
             Contestant("keras_deit", ours, {**task, "engine": "own"}),
             Contestant("keras_deit, keras-cv", ours, {**task, "engine": "keras-cv"}),
-            Contestant("timm", timm, {**task, "collate": "floats"}, python),
-            Contestant("timm, bytes", timm, {**task, "collate": "bytes"}, python),
+            Contestant("timm", timm, {**task, "collate": "floats"}, **theirs),
+            Contestant("timm, bytes", timm, {**task, "collate": "bytes"}, **theirs),
         ),
     )
 

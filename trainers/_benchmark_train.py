@@ -195,4 +195,5 @@ def _timms(settings: dict, cases: dict, around: dict, python: str):
             MODULES / "timm_train.py",
             {"how": {**how, **more}, "cases": mine, **around},
             python,
+            ("timm",),
         )

@@ -28,12 +28,14 @@ class Contestant:
         module: The file of its module; `_contestants/worker.py` says what is in it.
         arguments: Of the module's `tasks`; they must fit into JSON.
         python: The Python to run it with.
+        peers: Whom of `_peers.PEERS` it needs.
     """
 
     name: str
     module: Path
     arguments: dict = field(default_factory=dict)
     python: str = sys.executable
+    peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Plan:
         facts: What else belongs at the top of the file.
         all_cores: Whether they work on all cores, each with as many threads as it
             likes, or on one with one thread.
+        left_out: Who takes no part, and why.
+        starts_anew: Whether what is measured is the start of a process: see
+            `_startup.run_startup`.
     """
 
     title: str
@@ -54,6 +59,8 @@ class Plan:
     contestants: Sequence[Contestant]
     facts: dict = field(default_factory=dict)
     all_cores: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
+    starts_anew: bool = False
 
 
 @dataclass
@@ -67,6 +74,7 @@ class Contest:
         packages: For each contestant, the versions of its packages.
         paths: For each contestant, the tasks that each add a stage to the one before.
         missing: For each contestant that was left out, the packages it lacks.
+        left_out: Who else was left out, a contestant or "contestant: task", and why.
         errors: What went wrong, for each contestant, or "contestant: task".
     """
 
@@ -74,6 +82,7 @@ class Contest:
     packages: dict[str, dict] = field(default_factory=dict)
     paths: dict[str, list[str]] = field(default_factory=dict)
     missing: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -107,10 +116,12 @@ def run_contest(
     contest, workers = Contest(), {}
     try:
         for contestant in contestants:
-            tell(f"Loading {contestant.name} ...")
             worker = _WorkerProcess(contestant, patience, all_cores)
             workers[contestant.name] = worker
-            _load(contest, contestant.name, worker)
+            worker.tell(do="load")  # all at once: that is not measured
+        for name, worker in workers.items():
+            tell(f"Loading {name} ...")
+            _load(contest, name, worker)
         tasks = list(contest.rounds)
         start, order = time.monotonic(), random.Random(seed)
         for number in range(rounds):
@@ -129,21 +140,27 @@ def run_contest(
 def _load(contest: Contest, name: str, worker: "_WorkerProcess") -> None:
     """Makes the tasks of a contestant ready, or notes why they are not."""
     try:
-        said = worker.ask(do="load")
+        said = worker.hear()
     except RuntimeError as error:
         contest.errors[name] = str(error)
         return
     if "missing" in said:
         contest.missing[name] = said["missing"]
         return
+    if "left_out" in said:
+        contest.left_out[name] = said["left_out"]
+        return
     contest.packages[name], contest.paths[name] = said["packages"], said["path"]
     for task in said["tasks"]:
         try:
-            worker.ask(do="prepare", task=task)
+            said_of_task = worker.ask(do="prepare", task=task)
         except RuntimeError as error:
             contest.errors[f"{name}: {task}"] = str(error)
             if worker.is_over():
                 return
+            continue
+        if "left_out" in said_of_task:
+            contest.left_out[f"{name}: {task}"] = said_of_task["left_out"]
         else:
             contest.rounds[name, task] = []
 
@@ -175,7 +192,7 @@ class _WorkerProcess:
             paths += filter(None, [os.environ.get("PYTHONPATH")])
         environment["PYTHONPATH"] = os.pathsep.join(paths)
         arguments = json.dumps(contestant.arguments)
-        core = "" if all_cores else _core()
+        core = "" if all_cores else core_of_all()
         self._process = subprocess.Popen(
             [contestant.python, WORKER, contestant.module, arguments, core],
             stdin=subprocess.PIPE,
@@ -192,14 +209,24 @@ class _WorkerProcess:
         Raises:
             RuntimeError: If the answer is an error, or there is none.
         """
-        process = self._process
-        timer = threading.Timer(self._patience, process.kill)
+        self.tell(**request)
+        return self.hear()
+
+    def tell(self, **request) -> None:
+        """Sends a request; if the process has ended, `hear` says so."""
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+
+    def hear(self) -> dict:
+        """Returns the answer to the last request.
+
+        Raises:
+            RuntimeError: If the answer is an error, or there is none.
+        """
+        timer = threading.Timer(self._patience, self._process.kill)
         timer.start()
         try:
-            process.stdin.write(json.dumps(request) + "\n")
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
+            answer = self._process.stdout.readline()
         finally:
             timer.cancel()
         if not answer:
@@ -229,7 +256,7 @@ class _WorkerProcess:
         return f"its process ended with exit code {code}. {words}".strip()
 
 
-def _core() -> str:
+def core_of_all() -> str:
     """The core that all contestants work on, or "" where none can be chosen."""
     if not hasattr(os, "sched_getaffinity"):
         return ""

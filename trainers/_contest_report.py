@@ -77,11 +77,12 @@ def record_of(
         "format": FORMAT,
         **heading,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": _machine(),
+        "machine": machine(),
         "clock": clock,
         "baseline": baseline if baseline in contest.packages else None,
         "packages": contest.packages,
         "missing": contest.missing,
+        "left_out": contest.left_out,
         "errors": contest.errors,
         "rows": rows,
     }
@@ -142,6 +143,8 @@ def print_end(record: dict, output: Path) -> None:
     """Prints who is not in the table, and where the files are."""
     for name, packages in record["missing"].items():
         print(f"{name} is left out: not installed: {', '.join(packages)}")
+    for name, reason in record["left_out"].items():
+        print(f"{name} is left out: {reason}")
     print(f"Written: {output} and {output.with_suffix('.png')}")
 
 
@@ -220,7 +223,7 @@ def _draw(rows: list[dict], paths: dict, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _machine() -> dict:
+def machine() -> dict:
     """What the figures depend on."""
     model = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")

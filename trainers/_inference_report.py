@@ -24,6 +24,7 @@ COLUMNS = (
     "over keep 1 (10 - 90 %)",
     "others",
 )
+OVER_FIRST = "over the first"  # a column more, where there are several variants
 WHOLE = 1.0  # the keep rate that others are compared with
 
 
@@ -51,17 +52,23 @@ def write_inference_report(
     variants = ", ".join(dict.fromkeys(case["variant"] for case in cases.values()))
     title = f"{heading['title']}: {variants}"
     write_files(record, output, lambda path: _draw(rows, title, path))
+    has_several = "," in variants
+    columns = (*COLUMNS, OVER_FIRST) if has_several else COLUMNS
     for variant, number in dict.fromkeys((r["variant"], r["batch_size"]) for r in rows):
         title = (
             f"{heading['title']}: {variant}, batch {number}; "
             f"medians of {heading['settings']['rounds']} rounds"
         )
         mine = [r for r in rows if (r["variant"], r["batch_size"]) == (variant, number)]
-        print_table(title, COLUMNS, [_cells(row) for row in mine])
+        print_table(title, columns, [_cells(row)[: len(columns)] for row in mine])
     print("ms: of a batch")
     if record["baseline"]:
         print(f"ratio: of images/s to {baseline} at keep rate 1 in the same round")
     print("over keep 1: of images/s to the same engine at keep rate 1, same batch size")
+    if has_several:
+        print(
+            f"{OVER_FIRST}: of images/s to the first of {variants}, all else the same"
+        )
     print("others: the share of the core that other programs took meanwhile")
     print_end(record, output)
 
@@ -81,7 +88,9 @@ def rows_of(contest: Contest, cases: dict, baseline: str, clock: str) -> list[di
         - `ratio`, to the baseline with all tokens: the same variant and batch size at
           keep rate 1 (None where it has no such task);
         - `speed_up`, to the same engine with all tokens (None where it has no such
-          task, and for that task itself).
+          task, and for that task itself);
+        - `variant_ratio`, to the first variant in the same engine, at the same keep
+          rate and batch size (None where that was not measured, and for the first).
     """
     whole = {
         (case["variant"], case["batch_size"]): task
@@ -91,16 +100,26 @@ def rows_of(contest: Contest, cases: dict, baseline: str, clock: str) -> list[di
 
     def compared(row, name):
         """The rates over those that an engine has with all tokens, or None."""
-        task = whole.get((row["variant"], row["batch_size"]))
+        return over(row, name, whole.get((row["variant"], row["batch_size"])))
+
+    def over(row, name, task):
+        """The rates over those of an engine in a task, or None."""
         theirs = contest.rounds.get((name, task))
         return theirs and spread(ratios(row["rounds"], theirs, clock))
 
+    def key(case, variant):
+        return variant, case["keep_rate"], case["batch_size"]
+
+    tasks = {key(case, case["variant"]): task for task, case in cases.items()}
+    first = next(iter(tasks), (None,))[0]
     rows = []
     for row in summary(contest, None, clock):
         row = {**row, **cases[row["task"]]}
         is_whole = row["keep_rate"] == WHOLE
         row["ratio"] = compared(row, baseline)
         row["speed_up"] = None if is_whole else compared(row, row["contestant"])
+        same = None if row["variant"] == first else tasks.get(key(row, first))
+        row["variant_ratio"] = over(row, row["contestant"], same)
         rows.append(row)
     return rows
 
@@ -115,6 +134,7 @@ def _cells(row: dict) -> tuple[str, ...]:
         _ratio_text(row["ratio"]),
         _ratio_text(row["speed_up"]),
         optional_text(row["others"], ".0%"),
+        _ratio_text(row["variant_ratio"]),
     )
 
 

@@ -1,5 +1,12 @@
 """Measure speed, ours and that of others, on this machine.
 
+--what=all measures all that the goals of this library are about, part by part, and
+prints one table: what was measured, ours, the peer's, the ratio of both, the goal, and
+whether it is met, or why it was not measured. A part that fails is named, and the
+others go on; each writes files of its own beside. It takes DeiT-S and long, an hour or
+so; --quick takes small models and fewer engines, and minutes. It works on one core
+unless --cores=all. --peers says whose packages take part.
+
 Every contestant runs in its own process, one at a time, on the same core and with one
 thread; in each round every task runs once, in a random order. What is reported are
 medians of the rounds, ratios to a named baseline in the same round with their spread
@@ -22,11 +29,24 @@ only who teaches differs. Ratios are of times: what a step costs, over the step 
 a teacher.
 
 --what=inference measures one model, with the same random weights, in one engine after
-another: timm's (in eager mode), KerasHub's (with weights of its own), Keras' `predict`
-and a compiled function, and the artifacts of `export`, each at several keep rates and
-batch sizes. An engine is timed only if it answers as the model does. The picture shows
-GMACs against images/s. With --cores=all they work on all cores, by the clock on the
-wall.
+another: timm's (eager, through torch.compile, and converted by OpenVINO), KerasHub's
+(with weights of its own), Keras' `predict`, a `tf.function` and `keras_deit.compiled`,
+the artifacts of `export`, and ONNX Runtime's own dynamic int8 of our ONNX file, each at
+several keep rates and batch sizes. An engine is timed only if it answers as the model
+does. With several variants, the others are compared with the first, too. The picture
+shows GMACs against images/s. With --cores=all they work on all cores, by the clock on
+the wall.
+
+--what=softsplit measures the three soft splits of T2T-ViT-14 at 224 pixels, forward and
+with the gradient, in five exact ways of TensorFlow and as PyTorch's nn.Unfold. Tokens
+and gradient of each are compared with those by definition before it is timed. Ratios
+are of times.
+
+--what=startup measures a fresh process that imports a library and builds DeiT-Ti: ours,
+KerasHub's, timm's, and LiteRT with our int8 file and without TensorFlow; seconds and
+the peak of memory after the import and after the build. Each round starts each of them
+anew, once; a first start, which fills the caches of files, does not count. Ratios are
+of times and of memory.
 
 --what=train measures a training step on all cores, or on the GPUs if there are any, by
 the clock on the wall: ours, as `fit` makes it of the official recipe of DeiT, and
@@ -41,28 +61,18 @@ Examples:
   python -m trainers benchmark --dataset=~/imagenet/val --rounds=11
   python -m trainers benchmark --peer_python=~/with-timm/bin/python
   python -m trainers benchmark --what=distillation --teacher=regnety_032
-  python -m trainers benchmark --what=inference --variants=t2t_vit_14
+  python -m trainers benchmark --what=inference --variants=t2t_vit_7,t2t_vit_14
+  python -m trainers benchmark --what=all --quick --peers=timm,openvino
   python -m trainers benchmark --what=train --replicas=1,2 --gradient_checkpointing
 """
 
-import sys
-from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from absl import flags
 
-from trainers._benchmark_flags import define_flags, settings_of
+from trainers._benchmark_flags import define_flags
 
 __all__ = ["define_flags", "main"]
-
-BASELINES = {  # the first that was measured
-    "input": ("timm",),
-    "distillation": ("no teacher",),
-    "inference": ("timm_float32", "keras_function"),
-    "train": ("timm_float32", "keras_float32"),
-}
-COMPARED = {"input": "rate", "distillation": "time"}
 
 
 def main(values: flags.FlagValues) -> None:
@@ -70,43 +80,11 @@ def main(values: flags.FlagValues) -> None:
 
     Raises:
         ValueError: If a flag is refused.
-        RuntimeError: If a contestant failed; what the others did is written all the
-            same.
+        RuntimeError: If a contestant failed, or a part of `all`; what the others did is
+            written all the same.
     """
-    from keras_deit._checks import check_choice
-    from trainers._contest import run_contest
-    from trainers._contest_report import write_report
-    from trainers._inference_report import write_inference_report
-    from trainers._train_report import write_train_report
+    from trainers._benchmark_all import measure_all
+    from trainers._benchmark_measure import measure
 
-    what, settings = values.what, settings_of(values)
-    output = Path(values.output or f"benchmarks/{what}.json").expanduser()
-    with TemporaryDirectory() as folder:
-        make_plan = import_module(f"trainers._benchmark_{what}").plan
-        plan = make_plan(values, settings, Path(folder))
-        if values.baseline is not None:
-            check_choice(
-                "baseline", values.baseline, [c.name for c in plan.contestants]
-            )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        contest = run_contest(
-            plan.contestants,
-            settings["rounds"],
-            settings["seconds"],
-            tell=lambda text: print(text, file=sys.stderr, flush=True),
-            all_cores=plan.all_cores,
-        )
-    measured = {name for name, _ in contest.rounds}
-    choices = [name for name in BASELINES[what] if name in measured]
-    baseline = values.baseline or (choices or BASELINES[what])[0]
-    heading = {"what": what, "title": plan.title, "settings": settings, **plan.facts}
-    if what == "inference":
-        write_inference_report(contest, heading, baseline, plan.clock, output)
-    elif what == "train":
-        write_train_report(contest, heading, baseline, plan.clock, output)
-    else:
-        compared = COMPARED[what]
-        write_report(contest, heading, baseline, plan.clock, output, compared)
-    if contest.errors:
-        errors = "; ".join(f"{name}: {text}" for name, text in contest.errors.items())
-        raise RuntimeError(f"Not everything could be measured. {errors}")
+    output = Path(values.output or f"benchmarks/{values.what}.json").expanduser()
+    (measure_all if values.what == "all" else measure)(values, output)

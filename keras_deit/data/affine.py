@@ -13,8 +13,10 @@ import math
 
 import tensorflow as tf
 
+from keras_deit.data.fused import fused, rounded
 from keras_deit.models.preprocessing import IMAGENET
 
+_STEPS = (-1, 0, 1, 2)  # to the four pixels that are interpolated between
 FILL = tuple(round(255 * mean) for mean in IMAGENET.mean)  # (124, 116, 104)
 
 
@@ -45,17 +47,25 @@ def rotate(image, degrees):
     """Turns an image counterclockwise about its center; see `Image.rotate`."""
     height, width, _ = image.shape
     angle = tf.cast(degrees, tf.float64) * (math.pi / 180)
-
     cos, sin = tf.cos(angle), tf.sin(angle)
     down = _centers(height)[:, None] - height / 2
-
-    def places(right):
-        """Where pixels are looked up, of their distances from the center."""
-        x, y = cos * right - sin * down, sin * right + cos * down
-        return x + width / 2, y + height / 2
-
     right = _centers(width) - width / 2
-    x, y = places(right)  # (H, W)
+    middle = tf.constant([width / 2, height / 2], tf.float64)
+    return _turned(image, cos * right, sin * down, sin * right, cos * down, middle)
+
+
+@fused
+def _turned(image, x_right, x_down, y_right, y_down, middle):
+    """Looks pixels up at `middle + (x_right - x_down, y_right + y_down)`."""
+    height, width, _ = image.shape
+
+    def places(count):
+        """Where the `count` bytes of each pixel are looked up, two (H, count W)."""
+        x = tf.repeat(x_right, count) - x_down
+        y = tf.repeat(y_right, count) + y_down
+        return x + middle[0], y + middle[1]
+
+    x, y = places(1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     # The first of 4 x 4 pixels; of those from `outside` on, all are the fill.
     pixels, row_size, outside = _bordered(image)
@@ -63,11 +73,9 @@ def rotate(image, degrees):
     first = tf.where(inside, first, outside)
 
     def pixel(row, column):
-        gathered = tf.gather(pixels, first + (row * row_size + column))
-        return tf.cast(tf.reshape(gathered, (height, -1)), tf.float64)
+        return _gathered(pixels, first + (row * row_size + column))
 
-    x, y = places(tf.repeat(right, 3))  # one for each byte
-    x_fraction, y_fraction = (place - 0.5 - tf.floor(place - 0.5) for place in (x, y))
+    x_fraction, y_fraction = (_fraction(place - 0.5) for place in places(3))
     rows = [
         _bicubic(*(pixel(row, column) for column in range(4)), x_fraction)
         for row in range(4)
@@ -90,37 +98,55 @@ def _bordered(image):
     return tf.reshape(image, (-1, 3)), width + 4, (height + 4) * (width + 4)
 
 
+@fused
 def _rows_moved(image, distances):
     """Moves each row left by its distance in pixels, float64, (H,)."""
     height, width, _ = image.shape
     distances = distances[:, None]
-    columns = tf.range(-1, width + 2) + _floor(distances)
-    columns = tf.clip_by_value(columns, 0, width - 1) + width * _range(height)
-    pixels = tf.gather(tf.reshape(image, (-1, 3)), columns)  # (H, W + 3, 3)
-    pixels = tf.cast(tf.reshape(pixels, (height, -1)), tf.float64)
-    neighbors = (pixels[:, 3 * k : 3 * (k + width)] for k in range(4))
-    moved = _bicubic(*neighbors, distances - tf.floor(distances))
+    this = tf.range(width) + _floor(distances)  # (H, W)
+    neighbors = (
+        tf.clip_by_value(this + step, 0, width - 1) + width * _range(height)
+        for step in _STEPS
+    )
+    moved = _between(image, neighbors, _fraction(distances))
     x = tf.repeat(_centers(width), 3) + distances
     return _filled(moved, (x >= 0) & (x < width), image.shape)
 
 
+@fused
 def _columns_moved(image, distances):
     """Moves each column up by its distance in pixels, float64, (W,)."""
     height, width, _ = image.shape
-    rows = tf.clip_by_value(_range(-1, height + 2) + _floor(distances), 0, height - 1)
-    places = rows * width + tf.range(width)
-    pixels = tf.gather(tf.reshape(image, (-1, 3)), places)  # (H + 3, W, 3)
-    pixels = tf.cast(tf.reshape(pixels, (height + 3, -1)), tf.float64)
-    neighbors = (pixels[k : k + height] for k in range(4))
+    this = _range(height) + _floor(distances)  # (H, W)
+    neighbors = (
+        tf.clip_by_value(this + step, 0, height - 1) * width + tf.range(width)
+        for step in _STEPS
+    )
     distances = tf.repeat(distances, 3)
-    moved = _bicubic(*neighbors, distances - tf.floor(distances))
+    moved = _between(image, neighbors, _fraction(distances))
     y = _centers(height)[:, None] + distances
     return _filled(moved, (y >= 0) & (y < height), image.shape)
 
 
-def _range(*limits: int):
+def _between(image, neighbors, fraction):
+    """Interpolates between four pixels each, given by their numbers, (H, W)."""
+    pixels = tf.reshape(image, (-1, 3))
+    return _bicubic(*(_gathered(pixels, places) for places in neighbors), fraction)
+
+
+def _gathered(pixels, places):
+    """Rows of bytes, float64, (H, 3 W), of numbers of pixels, (H, W)."""
+    gathered = tf.reshape(tf.gather(pixels, places), (places.shape[0], -1))
+    return tf.cast(gathered, tf.float64)
+
+
+def _fraction(places):
+    return places - tf.floor(places)
+
+
+def _range(count: int):
     """Whole numbers, one below the other."""
-    return tf.range(*limits)[:, None]
+    return tf.range(count)[:, None]
 
 
 def _centers(count: int):
@@ -134,9 +160,9 @@ def _floor(places):
 def _bicubic(before, this, after, second, fraction):
     """Interpolates between `this` (fraction 0) and `after` (fraction 1)."""
     first_step, last_step = before - this, second - after
-    cubic = fraction * (last_step - first_step)
-    quadratic = fraction * (2 * first_step - last_step + cubic)
-    return this + fraction * (after - before + quadratic)
+    cubic = rounded(fraction * (last_step - first_step))
+    quadratic = rounded(fraction * (2 * first_step - last_step + cubic))
+    return this + rounded(fraction * (after - before + quadratic))
 
 
 def _filled(pixels, inside, shape):

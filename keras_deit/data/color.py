@@ -5,10 +5,13 @@ All take uint8 pixels of shape (H, W, 3), H and W known, and return the same.
 
 import tensorflow as tf
 
+from keras_deit.data.fused import fused, rounded
+
 # Rec. 601 luma in 65536ths: PIL's conversion of RGB to "L".
 LUMA = (19595, 38470, 7471)
 
 
+@fused
 def autocontrast(image):
     """Stretches each channel to [0, 255]; see `ImageOps.autocontrast`."""
     rows, columns, _ = image.shape
@@ -18,8 +21,8 @@ def autocontrast(image):
         for reduce in (tf.reduce_min, tf.reduce_max)
     )
     scale = tf.where(high > low, 255 / tf.maximum(high - low, 1), 1)
-    offset = -tf.where(high > low, low, 0) * scale
-    stretched = tf.cast(levels, tf.float64) * tf.tile(scale, [columns])
+    offset = -rounded(tf.where(high > low, low, 0) * scale)
+    stretched = rounded(tf.cast(levels, tf.float64) * tf.tile(scale, [columns]))
     stretched += tf.tile(offset, [columns])  # in [0, 255], or above by a rounding
     return tf.reshape(tf.cast(stretched, tf.uint8), image.shape)
 
@@ -51,18 +54,21 @@ def posterize(image, bits):
     return tf.bitwise.bitwise_and(image, tf.cast(255 - dropped, tf.uint8))
 
 
+@fused
 def solarize(image, threshold):
     """Inverts levels from a threshold on, 0 to 256; see `ImageOps.solarize`."""
     inverts = tf.cast(image, tf.int32) >= tf.cast(threshold, tf.int32)
     return tf.bitwise.bitwise_xor(image, 255 * tf.cast(inverts, tf.uint8))
 
 
+@fused
 def solarize_add(image, addend):
     """Adds 0 to 127 to levels below 128; see `solarize_add` of timm."""
     is_dark = 1 - tf.bitwise.right_shift(image, tf.constant(7, tf.uint8))
     return image + is_dark * tf.cast(addend, tf.uint8)
 
 
+@fused
 def adjust_color(image, factor):
     """Moves away from grey, 0 being grey; see `ImageEnhance.Color`."""
     return _blended(tf.repeat(_grey(image), 3, axis=2), image, factor)
@@ -74,6 +80,7 @@ def adjust_contrast(image, factor):
     return _blended(tf.floor(tf.reduce_mean(grey) + 0.5), image, factor)
 
 
+@fused
 def adjust_brightness(image, factor):
     """Moves away from black, 0 being black; see `ImageEnhance.Brightness`."""
     return _blended(0.0, image, factor)
@@ -104,5 +111,5 @@ def _grey(image):
 def _blended(start, image, factor):
     """`start + factor * (image - start)`, clipped, fractions cut off; `Image.blend`."""
     start, pixels = tf.cast(start, tf.float32), tf.cast(image, tf.float32)
-    blended = start + factor * (pixels - start)
+    blended = start + rounded(factor * (pixels - start))
     return tf.cast(tf.clip_by_value(blended, 0, 255), tf.uint8)

@@ -57,12 +57,17 @@ def test_refuses_flags_that_have_no_meaning(refusal, tmp_path):
     for flag, value, what, other in (
         ("student", "x", "input", "distillation or --what=train"),
         ("teacher", "x", "inference", "distillation or --what=train"),
-        ("dataset", "x", "distillation", "input or --what=train"),
+        ("dataset", "x", "distillation", "input or --what=train or --what=all"),
         (
             *("peer_python", "x", "distillation"),
-            "input or --what=inference or --what=train",
+            "input or --what=inference or --what=train or --what=startup or "
+            "--what=softsplit or --what=all",
         ),
-        ("cores", "all", "distillation", "inference or --what=train"),
+        (
+            *("cores", "all", "distillation"),
+            "inference or --what=train or --what=startup or --what=softsplit or "
+            "--what=all",
+        ),
     ):
         message = refusal("benchmark", output, f"--what={what}", f"--{flag}={value}")
         assert message == (
@@ -81,7 +86,7 @@ def test_the_json_holds_all_that_is_known(plan, run_program):
     record = json.loads(output.read_text())
     assert set(record) == {
         *("format", "what", "title", "settings", "date", "machine", "clock"),
-        *("baseline", "packages", "missing", "errors", "limits", "rows"),
+        *("baseline", "packages", "missing", "left_out", "errors", "limits", "rows"),
     }
     assert record["format"] == 1
     assert (record["what"], record["title"]) == ("input", "Made up")
@@ -93,7 +98,7 @@ def test_the_json_holds_all_that_is_known(plan, run_program):
         "keras_deit": {"python": sys.version.split()[0], "numpy": np.__version__}
     }
     assert record["missing"] == {"timm": ["no-such-thing"]}
-    assert record["errors"] == {}
+    assert (record["left_out"], record["errors"]) == ({}, {})
     assert (record["limits"]["contestant"], record["limits"]["task"]) == (
         "keras_deit",
         "all",
@@ -195,10 +200,17 @@ def test_peers_need_neither_tensorflow_nor_this_package():
         names += [x.module for x in nodes if isinstance(x, ast.ImportFrom)]
         return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
 
-    assert imported("worker.py") == set()
-    assert imported("timm_input.py") == {"PIL", "timm", "torch"}
     ours = {"trainers"}  # only what stands beside them
+    assert imported("left_out.py") == set()
+    assert imported("worker.py") == ours
+    assert imported("start.py") == {"ai_edge_litert", "keras_deit", "keras_hub", "timm"}
+    assert imported("timm_input.py") == {"PIL", "timm", "torch"}
     assert imported("answers.py") == {"numpy"}
-    assert imported("timm_inference.py") == {"safetensors", "timm", "torch"} | ours
+    assert imported("soft_splits.py") == {"numpy"}
+    assert imported("torch_softsplit.py") == {"torch"} | ours
+    assert imported("timm_model.py") == {"safetensors", "timm", "torch"}
+    assert imported("timm_inference.py") == {"timm", "torch"} | ours
+    converted = {"openvino", "torch"} | ours
+    assert imported("openvino_timm_inference.py") == converted
     own = {"keras_hub", "tensorflow"} | ours
     assert imported("keras_hub_inference.py") == own

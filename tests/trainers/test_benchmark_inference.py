@@ -171,7 +171,7 @@ def test_refuses_what_it_does_not_know(refusal, tmp_path):
     output = f"--output={tmp_path}/out/inference.json"
     given = ("benchmark", "--what=inference", "--quick", output)
     message = refusal(*given, "--engines=keras_function,openvino")
-    assert message.startswith("`engines` must be one of ['keras_function', ")
+    assert message.startswith("`engines` must be one of ['keras_compiled_bfloat16', ")
     assert "Did you mean 'openvino_" in message
     message = refusal(*given, "--variants=deit_tinny_patch16_224")
     assert "Did you mean 'deit_tiny_patch16_224'?" in message
@@ -190,11 +190,24 @@ def test_refuses_what_it_does_not_know(refusal, tmp_path):
     message = refusal(*given, "--batch_size=3")
     assert message.startswith(
         "`batch_size` has a meaning with --what=input or --what=distillation or "
-        "--what=train only."
+        "--what=train or --what=softsplit only."
     )
     message = refusal(*given, f"--peer_python={tmp_path}/python")
     assert message == f"There is no file '{tmp_path}/python'."
     assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_whose_peer_takes_no_part_gets_no_file(contest_of, monkeypatch):
+    def make(model, path):
+        raise AssertionError("made for nobody")
+
+    engine = _benchmark_inference.Engine("m.py", make, {}, peers=("timm", "openvino"))
+    monkeypatch.setitem(ENGINES, "converted", engine)
+    engines = "--engines=converted,keras_hub,keras_function"
+    sizes = ("--batch_sizes=1", "--keep_rates=1")
+    found, record = contest_of(engines, "--peers=keras_hub,timm", *sizes)
+    assert {"keras_hub", "keras_function"} <= set(found)
+    assert record["left_out"] == {"converted": "--peers is without openvino"}
 
 
 @pytest.mark.slow

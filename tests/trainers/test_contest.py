@@ -455,3 +455,45 @@ def test_progress_tells_what_is_left(contestant):
         "Round 2 of 2 done",
     ]
     assert told[2].endswith("about 0 s left")
+
+
+def test_who_cannot_take_part_is_left_out_and_that_is_no_error(contestant):
+    left_out = """
+        from trainers._contestants.left_out import LeftOutError
+
+        def leave():
+            raise LeftOutError("no compiler\\nhere")
+
+        def tasks(early=False):
+            if early:
+                leave()
+            return {"one": leave, "two": lambda: lambda: 1}
+    """
+    some = contestant("some", left_out)
+    all_ = contestant("all", left_out, early=True)
+    contest = run_contest([some, all_], rounds=1, seconds=0.01)
+    assert contest.left_out == {
+        "some: one": "no compiler here",
+        "all": "no compiler here",
+    }
+    assert contest.errors == {}
+    assert list(contest.rounds) == [("some", "two")]
+    assert len(contest.rounds["some", "two"]) == 1
+
+
+def test_contestants_load_at_the_same_time(contestant, tmp_path):
+    # The first is ready only when the second has begun.
+    meet = f"""
+        import time
+        from pathlib import Path
+
+        def tasks(mine, other):
+            Path({str(tmp_path)!r}, mine).touch()
+            while not Path({str(tmp_path)!r}, other).exists():
+                time.sleep(0.01)
+            return {{"one": lambda: lambda: 1}}
+    """
+    a = contestant("a", meet, mine="here", other="there")
+    b = contestant("b", meet, mine="there", other="here")
+    contest = run_contest([a, b], rounds=1, seconds=0.01, patience=20)
+    assert list(contest.rounds) == [("a", "one"), ("b", "one")]

@@ -1,4 +1,5 @@
 import importlib
+import importlib.util
 
 import keras
 import numpy as np
@@ -7,8 +8,10 @@ import tensorflow as tf
 
 from keras_deit import export, save_weights
 from keras_deit.models.inference import inference_model
+from trainers._benchmark_engines import ENGINES
 from trainers._benchmark_inference import _facts, at_keep_rate, seeded_model
 from trainers._contestants.answers import checked_step, pixels_of
+from trainers._contestants.left_out import LeftOutError
 
 MICRO = "deit_micro_distilled_patch4_32"
 
@@ -77,7 +80,9 @@ def test_the_first_answers_are_compared(number, cases):
     assert checked_step(lambda _: answers, None, case)() == number
 
 
-@pytest.mark.parametrize(("how", "rate"), [("predict", 1.0), ("function", 0.5)])
+@pytest.mark.parametrize(
+    ("how", "rate"), [("predict", 1.0), ("function", 0.5), ("compiled_float32", 0.5)]
+)
 def test_keras_answers_as_the_model(how, rate, cases):
     model, path, case = cases[rate]
     file = path.with_suffix(".keras")
@@ -128,6 +133,9 @@ def test_other_engines_answer_as_the_model(cases, quick, tmp_path):
         arguments = {"precision": how} if how else {}
         step = step_of(f"{module}_inference", {**case, "file": str(file)}, **arguments)
         assert step() == 2
+    quantized = ENGINES["onnx_dynamic_int8"].make(model, tmp_path / "m")
+    assert quantized.stat().st_size < (tmp_path / "m.onnx").stat().st_size / 2
+    assert step_of("onnx_inference", {**case, "file": str(quantized)})() == 2
 
 
 def test_timm_answers_as_the_model(cases, tmp_path):
@@ -138,6 +146,37 @@ def test_timm_answers_as_the_model(cases, tmp_path):
     case = _facts(model, variant, 1.0, tmp_path / "m", 2)
     case = {**case, "batch_size": 2, "file": str(tmp_path / "m.safetensors")}
     for precision in ("float32", "bfloat16"):
-        assert step_of("timm_inference", case, precision=precision)() == 2
+        how = {"precision": precision, "compiled": False}
+        assert step_of("timm_inference", case, **how)() == 2
     tasks = importlib.import_module("trainers._contestants.timm_inference").tasks
-    assert tasks("float32", {"t": {**case, "variant": MICRO}}, 1) == {}
+    unknown = {**case, "variant": "regnety_micro_32", "encoder": None}
+    assert tasks("float32", False, {"t": unknown}, 1) == {}
+
+
+def test_timm_makes_a_distilled_deit_that_it_has_no_name_for(cases, tmp_path):
+    pytest.importorskip("timm", reason="pip install 'keras-deit[bench]'")
+    save_weights(seeded_model(MICRO), tmp_path / "m.safetensors")
+    case = {**cases[1.0][2], "file": str(tmp_path / "m.safetensors")}
+    how = {"precision": "float32", "compiled": False}
+    assert step_of("timm_inference", case, **how)() == 2
+    if importlib.util.find_spec("openvino"):
+        assert step_of("openvino_timm_inference", case, precision="f32")() == 2
+
+
+def test_what_pytorch_cannot_compile_is_left_out(cases, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="pip install 'keras-deit[bench]'")
+    pytest.importorskip("timm", reason="pip install 'keras-deit[bench]'")
+    save_weights(seeded_model(MICRO), tmp_path / "m.safetensors")
+    case = {**cases[1.0][2], "file": str(tmp_path / "m.safetensors")}
+
+    def compile_(model, dynamic):
+        def run(pixels):
+            raise OSError("No C++ compiler.\n\nSet CXX.")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    how = {"precision": "float32", "compiled": True}
+    message = "torch.compile cannot compile here: No C\\+\\+ compiler.$"
+    with pytest.raises(LeftOutError, match=message):
+        step_of("timm_inference", case, **how)

@@ -47,6 +47,10 @@ def test_ratios_by_hand():
     assert (one["ratio"], one["speed_up"]) == (None, None)
 
 
+def _rows(contest, cases):
+    return rows_of(contest, cases, "timm", "cpu_seconds")
+
+
 def test_curves_rise_with_the_arithmetic_of_each_batch_size():
     rows = rows_of(Contest(ROUNDS), CASES, "timm", "cpu_seconds")
     assert curves_of(rows) == {
@@ -59,6 +63,31 @@ def test_variants_are_compared_with_themselves():
     cases = {**CASES, "other": {**case(1.0, 2, 9.0), "variant": "large"}}
     rounds = {**ROUNDS, ("fast", "other"): said(1.0, 1.0)}
     assert rows_of(Contest(rounds), cases, "timm", "cpu_seconds")[-1]["ratio"] is None
+
+
+def test_the_second_variant_is_compared_with_the_first(tmp_path, capsys, request):
+    # The first has 4 and 4 images a second with all tokens, 8 and 16 with half.
+    other = {"variant": "large"}
+    cases = {**CASES, "other": {**CASES["whole"], **other}}
+    cases.update(
+        {"part": {**CASES["half"], **other}, "new": {**case(0.9, 2, 1), **other}}
+    )
+    rounds = {**ROUNDS, ("fast", "other"): said(2.0, 4.0), ("fast", "part"): said(1, 1)}
+    rounds.update({("slow", "other"): said(1, 1), ("fast", "new"): said(1, 1)})
+    *first, whole, half, slow, new = _rows(Contest(rounds), cases)
+    assert whole["variant_ratio"]["median"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert half["variant_ratio"]["median"] == pytest.approx((4 / 8 + 4 / 16) / 2)
+    assert [row["variant_ratio"] for row in first] == [None] * 4
+    assert (slow["variant_ratio"], new["variant_ratio"]) == (None, None)
+    heading = {"title": "Inference", "settings": {"rounds": 2}, "cases": cases}
+    output = tmp_path / "inference.json"
+    write_inference_report(Contest(rounds), heading, "timm", "cpu_seconds", output)
+    out = capsys.readouterr().out
+    cells = request.getfixturevalue("rows_of")
+    heads = [row for row in cells(out) if row[0] == "engine"]
+    assert [row[-1] for row in heads] == ["over the first"] * 3
+    assert "0.38 (0.28 - 0.47)" in out
+    assert "over the first: of images/s to the first of small, large, all" in out
 
 
 def test_a_table_for_each_batch_size_a_file_and_a_picture(tmp_path, capsys, rows_of):

@@ -11,7 +11,8 @@ def tasks(how: str, cases: dict, num_threads: int) -> dict:
     """The tasks, one for each case.
 
     Args:
-        how: "predict", "function" (a compiled `tf.function` of the model), or
+        how: "predict"; "function" (a compiled `tf.function` of the model);
+            "compiled_float32" or "compiled_bfloat16" (`keras_deit.compiled`); or
             "saved_model" (its signature `pixels`).
         cases: By name of the task, what `trainers/_benchmark_inference.py` says.
         num_threads: How many threads work.
@@ -48,6 +49,17 @@ def _function(case: dict):
     return checked_step(function, tf.cast(pixels_of(case), tf.float32), case)
 
 
+def _compiled(case: dict, precision: str):
+    import keras
+    import tensorflow as tf
+
+    from keras_deit import compiled
+    from trainers._contestants.answers import checked_step, pixels_of
+
+    function = compiled(keras.saving.load_model(case["file"]), precision=precision)
+    return checked_step(function, tf.constant(pixels_of(case)), case)
+
+
 def _saved_model(case: dict):
     import tensorflow as tf
 
@@ -61,4 +73,10 @@ def _saved_model(case: dict):
     return checked_step(answer, tf.constant(pixels_of(case)), case)
 
 
-STEPS = {"predict": _predict, "function": _function, "saved_model": _saved_model}
+STEPS = {
+    "predict": _predict,
+    "function": _function,
+    "compiled_float32": partial(_compiled, precision="float32"),
+    "compiled_bfloat16": partial(_compiled, precision="bfloat16"),
+    "saved_model": _saved_model,
+}

@@ -16,23 +16,38 @@ def tasks(precision: str, cases: dict, num_threads: int) -> dict:
     """
     import openvino  # noqa: F401, not in the fork
 
+    return {
+        name: partial(_step, case, precision, num_threads)
+        for name, case in cases.items()
+    }
+
+
+def _step(case: dict, precision: str, num_threads: int):
+    import numpy as np
+
+    from trainers._contestants.answers import checked_step, pixels_of
+
+    compiled = compiled_model(case["file"], precision, num_threads)
+    pixels = pixels_of(case).astype(np.float32)
+    return checked_step(lambda pixels: compiled(pixels)["logits"], pixels, case)
+
+
+def compiled_model(model, precision: str, num_threads: int):
+    """Compiles a file or a model for the CPU.
+
+    Raises:
+        LeftOutError: If this CPU does not compute in the precision.
+    """
+    import openvino as ov
+
+    from trainers._contestants.left_out import LeftOutError
+
     options = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": num_threads,
     }
-    return {name: partial(_step, case, options) for name, case in cases.items()}
-
-
-def _step(case: dict, options: dict):
-    import numpy as np
-    import openvino as ov
-
-    from trainers._contestants.answers import checked_step, pixels_of
-
-    compiled = ov.Core().compile_model(case["file"], "CPU", options)
-    asked = options["INFERENCE_PRECISION_HINT"]
+    compiled = ov.Core().compile_model(model, "CPU", options)
     found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    if found != asked:
-        raise ValueError(f"This CPU computes in {found} where {asked} is asked.")
-    pixels = pixels_of(case).astype(np.float32)
-    return checked_step(lambda pixels: compiled(pixels)["logits"], pixels, case)
+    if found != precision:
+        raise LeftOutError(f"This CPU computes in {found} where {precision} is asked.")
+    return compiled

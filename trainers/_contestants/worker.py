@@ -1,7 +1,8 @@
 """The process of one contestant: loads it once, and runs a round whenever asked.
 
 Run as a script by the Python that the contestant lives in, so it needs the standard
-library alone. Requests and answers are lines of JSON, one answer to each request:
+library alone, and what stands beside it. Requests and answers are lines of JSON, one
+answer to each request:
 
     {"do": "load"}                      -> {"packages": {...}, "path": [...],
                                             "tasks": [...]} or {"missing": [...]}
@@ -10,12 +11,13 @@ library alone. Requests and answers are lines of JSON, one answer to each reques
         -> {"items": ..., "seconds": ..., "cpu_seconds": ..., "others": ...,
             "peak_bytes": ...}
 
-or, to any of them, {"error": "..."}. A contestant is a module with PACKAGES, the
-distributions it needs; PATH, the names of the tasks that each add a stage to the one
-before; and `tasks(**arguments)`, a dict from the name of each task to a function that
-prepares it and returns its step: a function that does some work and returns how many
-items that was. `peak_bytes` is the largest memory that the process of the task has had
-resident so far, libraries and all; a step that works elsewhere, as on a GPU, has a
+or, to any of them, {"error": "..."}, or {"left_out": "..."}: why the task cannot be
+done here, of one that raises `LeftOutError`. A contestant is a module with PACKAGES,
+the distributions it needs; PATH, the names of the tasks that each add a stage to the
+one before; and `tasks(**arguments)`, a dict from the name of each task to a function
+that prepares it and returns its step: a function that does some work and returns how
+many items that was. `peak_bytes` is the largest memory that the process of the task has
+had resident so far, libraries and all; a step that works elsewhere, as on a GPU, has a
 function `peak_bytes` as attribute, which says it instead.
 
 Each task runs in a fork of the loaded process, so that none works for another, and is
@@ -34,6 +36,8 @@ from importlib import metadata, util
 from multiprocessing import get_context
 from pathlib import Path
 
+from trainers._contestants.left_out import LeftOutError
+
 SET_PARENT_DEATH_SIGNAL = 1  # of Linux' `prctl`
 
 
@@ -43,8 +47,6 @@ def main(module_path: str, arguments: str, core: str) -> None:
     os.register_at_fork(after_in_child=answers.close)
     os.dup2(2, 1)  # what packages print is no answer
     _end_with_parent()
-    if core:
-        os.sched_setaffinity(0, {int(core)})
     sys.path.remove(str(Path(__file__).parent))  # its neighbors shadow no package
     worker = _Worker(Path(module_path), json.loads(arguments), core)
     for line in sys.stdin:
@@ -52,7 +54,7 @@ def main(module_path: str, arguments: str, core: str) -> None:
         try:
             answer = worker.answer(**request)
         except Exception as error:  # of any kind: the answer names it
-            answer = {"error": _named(error)}
+            answer = _failed(error)
         answers.write(json.dumps(answer) + "\n")
     worker.close()
 
@@ -125,8 +127,10 @@ class _TaskProcess:
 
 
 def _serve(prepare, core: str, connection) -> None:
-    """Prepares a task, and runs its rounds."""
+    """Prepares a task, and runs its rounds, all on its core."""
     _end_with_parent()
+    if core:
+        os.sched_setaffinity(0, {int(core)})
     step = None
     while True:
         seconds = connection.recv()
@@ -139,14 +143,14 @@ def _serve(prepare, core: str, connection) -> None:
             else:
                 answer = _round(step, seconds, core)
         except Exception as error:  # of any kind: the answer names it
-            answer = {"error": _named(error)}
+            answer = _failed(error)
         connection.send(answer)
 
 
 def _round(step, seconds: float, core: str) -> dict:
     """Works for at least so many seconds, in whole steps."""
     items, elapsed = 0, 0.0
-    busy, cpu, start = _busy(core), time.process_time(), time.perf_counter()
+    busy, cpu, start = busy_seconds(core), time.process_time(), time.perf_counter()
     while elapsed < seconds:
         items += step()
         elapsed = time.perf_counter() - start
@@ -154,7 +158,7 @@ def _round(step, seconds: float, core: str) -> dict:
     others = None
     if busy is not None:
         cores = 1 if core else os.cpu_count()
-        others = max(0.0, _busy(core) - busy - cpu) / elapsed / cores
+        others = max(0.0, busy_seconds(core) - busy - cpu) / elapsed / cores
     return {
         "items": items,
         "seconds": elapsed,
@@ -170,7 +174,7 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _busy(core: str) -> float | None:
+def busy_seconds(core: str) -> float | None:
     """Seconds that a core, or all of them, worked since it started, for whomever."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
@@ -194,10 +198,12 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _named(error: Exception) -> str:
+def _failed(error: Exception) -> dict:
     """The kind of an error and its last line, which says most in TensorFlow."""
     lines = [x.strip() for x in str(error).splitlines() if x.strip()]
-    return ": ".join([type(error).__name__, *lines[-1:]])
+    if isinstance(error, LeftOutError):
+        return {"left_out": " ".join(lines)}
+    return {"error": ": ".join([type(error).__name__, *lines[-1:]])}
 
 
 if __name__ == "__main__":

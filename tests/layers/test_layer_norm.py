@@ -107,3 +107,26 @@ def test_training_and_use_have_the_same_numbers(random):
     x = random.normal(size=(4, 12)).astype("float32")
     used, trained = (layer(x, training=training) for training in (False, True))
     np.testing.assert_array_equal(used, trained)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_computes_in_float32(dtype, training):
+    layer = LayerNormalization(dtype=f"mixed_{dtype}")
+    layer.build((4, 8))
+
+    @tf.function(autograph=False)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+        return y, tape.gradient(y, x)
+
+    function = gradient.get_concrete_function(tf.TensorSpec((4, 8), dtype))
+    kinds = {
+        (op.type, op.inputs[0].dtype)
+        for op in function.graph.get_operations()
+        if op.type in ("Mean", "Square", "Rsqrt")
+    }
+    assert kinds == {(name, tf.float32) for name in ("Mean", "Square", "Rsqrt")}
+    assert {output.dtype.name for output in function.outputs} == {dtype}

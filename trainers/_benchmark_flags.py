@@ -25,8 +25,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "quick",
         False,
-        "In less than two minutes, to see that it works: short rounds, small batches "
-        "or small models, few contestants.",
+        "In less than two minutes (all: a few), to see that it works: short rounds, "
+        "small batches or small models, few contestants.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -60,7 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "peer_python",
         None,
         "The Python that has the packages of the others (pip install "
-        "'keras-deit[bench]'); without it, the one that runs this.",
+        "'keras-deit[bench,engines]'); without it, the one that runs this.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 OLD_PEER = "it needs Python 3.10 or older, and this library a newer one"  # tfimm
-DIALED = (  # every engine of ours that takes batches
+DIALED = (  # engines of ours that take batches
     "keras_compiled_float32",
     "keras_compiled_bfloat16",
     "saved_model_float32",

@@ -39,7 +39,10 @@ def fused(function):
 
 @functools.cache
 def has_xla() -> bool:
-    """Tells whether this TensorFlow can compile for the CPU."""
+    """Tells whether this TensorFlow can compile for the CPU.
+
+    This process is asked, not a host that makes the input for it.
+    """
     try:
         with tf.init_scope(), tf.device("CPU:0"):
             tf.function(tf.negative, jit_compile=True)(tf.constant(1.0))

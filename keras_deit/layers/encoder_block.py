@@ -153,7 +153,7 @@ class EncoderBlock(keras.layers.Layer):
     def _run(self, tokens, masks, keep_rate, return_attention, training):
         """The block, when it is known which branches are dropped; () for none."""
         x, row, *attention = self.attention(
-            self.norm1(tokens),
+            self.norm1(tokens, training=training),
             return_class_attention=True,
             return_attention=return_attention,
         )
@@ -163,7 +163,7 @@ class EncoderBlock(keras.layers.Layer):
             tokens, *kept = self.reorganization(
                 tokens, row, keep_rate=keep_rate, return_indices=True
             )
-        x = self.mlp(self.norm2(tokens), training=training)
+        x = self.mlp(self.norm2(tokens, training=training), training=training)
         tokens = tokens + (x * masks[1] if masks else x)
         others = (*kept, *attention)
         return (tokens, *others) if others else tokens

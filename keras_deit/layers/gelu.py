@@ -32,11 +32,11 @@ def gelu(x, training: bool | None = None):
     if not training or keras.backend.backend() != "tensorflow":
         return ops.gelu(x, approximate=False)
     dtype = keras.backend.result_type(x.dtype, "float32")
-    return ops.cast(_gelu_of_training(ops.cast(x, dtype)), x.dtype)
+    exact = ops.custom_gradient(_gelu_and_gradient)
+    return ops.cast(exact(ops.cast(x, dtype)), x.dtype)
 
 
-@ops.custom_gradient
-def _gelu_of_training(x):
+def _gelu_and_gradient(x):
     below = 0.5 * (1 + ops.erf(x * math.sqrt(0.5)))  # Phi
 
     def gradient(upstream):

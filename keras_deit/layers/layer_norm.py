@@ -36,8 +36,8 @@ class LayerNormalization(keras.layers.LayerNormalization):
         or a compiler that fuses it: there it is Keras' layer.
     """
 
-    def __init__(self, epsilon=1e-6, **kwargs):
-        super().__init__(epsilon=epsilon, **kwargs)
+    def __init__(self, epsilon=1e-6, *, name=None, dtype=None, trainable=True):
+        super().__init__(epsilon=epsilon, name=name, dtype=dtype, trainable=trainable)
 
     def call(self, inputs, training=None):
         if keras.backend.backend() != "tensorflow":

@@ -57,7 +57,7 @@ def compiled(
             "`pixels` must be uint8 or float32, in [0, 255].",
             dtype=pixels.dtype.name,
         )
-        shape = tuple(pixels.shape)
+        shape = () if pixels.shape.rank is None else tuple(pixels.shape)
         check(
             len(shape) in (3, 4) and shape[-3:] == (*size, 3),
             f"`pixels` must be one image or a batch of the model's size, {size}.",
@@ -113,6 +113,8 @@ def _folded(function, spec: tf.TensorSpec):
     pixels_name = function.inputs[0].op.name
     replaced = {*held, *constants, pixels_name}
     kept = [node for node in graph.node if node.name not in replaced]
+    for node in kept:  # nothing changes a state, so that no order has to be kept
+        node.input[:] = [name for name in node.input if not name.startswith("^")]
     used = {name for node in kept for name in node.input}
     constants |= {name: value for name, value in held.items() if name in used}
     del graph.node[:]

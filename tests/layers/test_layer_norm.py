@@ -130,3 +130,8 @@ def test_half_precision_computes_in_float32(dtype, training):
     }
     assert kinds == {(name, tf.float32) for name in ("Mean", "Square", "Rsqrt")}
     assert {output.dtype.name for output in function.outputs} == {dtype}
+
+
+def test_options_that_it_has_not_are_refused():
+    with pytest.raises(TypeError, match="axis"):
+        LayerNormalization(axis=1)

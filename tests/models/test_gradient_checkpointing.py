@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_deit.layers.encoder_block import EncoderBlock
+from keras_deit.layers.layer_norm import LayerNormalization
 from keras_deit.models.factory import build_model
 from keras_deit.models.reorganization import with_keep_rate
 
@@ -105,6 +106,24 @@ def test_gradients_are_the_same_in_half_precision():
     (loss, theirs), (again, ours) = step_of(plain)(x), step_of(checkpointed)(x)
     assert float(again) == pytest.approx(float(loss), rel=1e-2)
     assert_close(ours, theirs, 1e-3)
+
+
+def test_what_is_computed_again_knows_that_it_is_training(monkeypatch):
+    told = []
+    original = LayerNormalization.call
+
+    def call(layer, inputs, training=None):
+        told.append(training)
+        return original(layer, inputs, training)
+
+    monkeypatch.setattr(LayerNormalization, "call", call)
+    block = EncoderBlock(num_heads=2, gradient_checkpointing=True)
+    tokens = tf.random.normal((2, 5, 8))
+    with tf.GradientTape() as tape:
+        tape.watch(tokens)
+        loss = loss_of(block(tokens, training=True))
+    tape.gradient(loss, tokens)
+    assert told == [True] * 4
 
 
 def test_t2t_vit_has_the_same_blocks():

@@ -57,7 +57,7 @@ def test_no_batch_is_like_another(undisturbed):
     assert len({images.tobytes() for images, _, _ in undisturbed}) == 3 * STEPS
 
 
-@pytest.mark.parametrize("parallel_calls", [1, 8])
+@pytest.mark.parametrize("parallel_calls", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_the_parallelism_changes_nothing(source, undisturbed, parallel_calls):
     again = batches(source, 3 * STEPS, FULL, parallel_calls=parallel_calls)
     assert_equal(again, undisturbed)
@@ -73,7 +73,10 @@ def test_begun_in_the_middle_it_goes_on_as_it_would_have(
     assert_equal(rest, undisturbed[done:])
 
 
-@pytest.mark.parametrize("step", [1, STEPS, 2 * STEPS - 1])
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(1, marks=pytest.mark.slow), STEPS, 2 * STEPS - 1],
+)
 def test_it_can_begin_at_every_step(source, step):
     whole = batches(source, 2 * STEPS + 1)
     beginning = {"first_epoch": step // STEPS, "first_step": step % STEPS}
@@ -86,7 +89,9 @@ def test_shards_make_up_the_batch_with_everything(source, undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("num_shards", "mixing"), [(2, None), (4, Mixing())], ids=["2 plain", "4 mixed"]
+    ("num_shards", "mixing"),
+    [(2, None), pytest.param(4, Mixing(), marks=pytest.mark.slow)],
+    ids=["2 plain", "4 mixed"],
 )
 def test_shards_make_up_the_batch(source, num_shards, mixing):
     whole = batches(source, STEPS + 1, mixing=mixing)

@@ -125,6 +125,7 @@ def test_every_export_is_the_next_version(versions):
     assert names_in(versions[0].parent) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_the_next_version_is_above_the_largest_and_other_names_do_not_count(
     tmp_path, small_model, images
 ):

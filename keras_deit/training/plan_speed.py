@@ -23,7 +23,7 @@ class Rates:
 
     # Large language models: 21 to 46 % (PaLM, arXiv:2204.02311, table 3).
     utilization: tuple[float, float] = (0.25, 0.45)
-    # docs/PERFORMANCE.md, "Training input": 3,143 us an image, DeiT's augmentation.
+    # Three runs of docs/PERFORMANCE.md, "Training input", had 302, 318 and 406.
     images_per_core: float = 318.0
 
     def __post_init__(self):

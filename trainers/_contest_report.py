@@ -13,6 +13,7 @@ from trainers._contest import Contest
 from trainers._contest_summary import ratios, spread, summary
 
 FORMAT = 1  # of the JSON file
+MIB = 2**20
 COLUMNS = {
     "rate": (
         "contestant",

@@ -4,10 +4,10 @@ from datetime import datetime
 from pathlib import Path
 
 from keras_deit.training.report import print_table
-from trainers._contest_report import FORMAT, machine, rate_text, write_files
+from trainers._contest_report import FORMAT, MIB, machine, rate_text, write_files
 from trainers._contest_summary import ratios, spread
 from trainers._goals import Goal
-from trainers._step_report import MIB, memory_ratios
+from trainers._step_report import memory_ratios
 
 COLUMNS = ("measure", "ours", "peer", "ratio (10 - 90 %)", "goal", "")
 COLORS = {"met": "C2", "not met": "C3", "not measured": "0.6"}

@@ -5,6 +5,7 @@ from pathlib import Path
 from keras_deit.training.report import print_table
 from trainers._contest import Contest
 from trainers._contest_report import (
+    MIB,
     optional_text,
     print_end,
     ratio_texts,
@@ -15,7 +16,6 @@ from trainers._contest_summary import ratios, spread, summary
 
 COLUMNS = ("contestant", "ms", "time, ratio (10 - 90 %)")
 MEMORY_COLUMNS = ("peak MiB", "memory, ratio")
-MIB = 2**20
 
 
 def write_step_report(

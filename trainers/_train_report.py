@@ -5,6 +5,7 @@ from pathlib import Path
 from keras_deit.training.report import print_table
 from trainers._contest import Contest
 from trainers._contest_report import (
+    MIB,
     optional_text,
     print_end,
     rate_text,
@@ -23,7 +24,6 @@ COLUMNS = (
     "peak MiB",
     "others",
 )
-MIB = 2**20
 
 
 def write_train_report(

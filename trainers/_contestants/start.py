@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from importlib import import_module
 
 PACKAGES = {
     "keras_deit": ("tensorflow", "keras", "numpy"),
@@ -48,9 +49,9 @@ def _started(library: str, **how) -> dict:
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow looks for them
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    bring, build = STARTS[library]
+    module, build = STARTS[library]
     clock = _Clock()
-    brought = bring()
+    brought = import_module(module)
     imported = clock.lap()
     build(brought, **how)
     return {"import": imported, "build": clock.lap()}
@@ -72,20 +73,8 @@ class _Clock:
         }
 
 
-def _bring_keras_deit():
-    import keras_deit
-
-    return keras_deit
-
-
-def _build_keras_deit(library, variant: str):
+def _build_variant(library, variant: str):
     library.create_model(variant, num_classes=1000)
-
-
-def _bring_keras_hub():
-    import keras_hub
-
-    return keras_hub
 
 
 def _build_keras_hub(library, numbers: dict):
@@ -93,32 +82,16 @@ def _build_keras_hub(library, numbers: dict):
     library.models.DeiTImageClassifier(backbone, num_classes=1000, preprocessor=None)
 
 
-def _bring_timm():
-    import timm
-
-    return timm
-
-
-def _build_timm(library, variant: str):
-    library.create_model(variant, num_classes=1000)
-
-
-def _bring_litert():
-    from ai_edge_litert import interpreter
-
-    return interpreter
-
-
 def _build_litert(library, file: str):
     interpreter = library.Interpreter(file, num_threads=1)
     interpreter.allocate_tensors()
 
 
-STARTS = {
-    "keras_deit": (_bring_keras_deit, _build_keras_deit),
-    "keras_hub": (_bring_keras_hub, _build_keras_hub),
-    "timm": (_bring_timm, _build_timm),
-    "litert": (_bring_litert, _build_litert),
+STARTS = {  # what is imported, and what builds a model with it
+    "keras_deit": ("keras_deit", _build_variant),
+    "keras_hub": ("keras_hub", _build_keras_hub),
+    "timm": ("timm", _build_variant),
+    "litert": ("ai_edge_litert.interpreter", _build_litert),
 }
 
 

@@ -9,6 +9,7 @@ from absl import flags
 from trainers import _goals
 
 PASSED_ON = ("rounds", "dataset", "peers", "peer_python")
+CORES = "one"  # unless it is chosen otherwise
 
 
 def measure_all(values: flags.FlagValues, output: Path) -> None:
@@ -48,8 +49,8 @@ def measure_all(values: flags.FlagValues, output: Path) -> None:
         if file.is_file()
     }
     unwritten = {name: p.what for name, p in parts.items() if name not in records}
-    goals = _goals.goals_of(scale)
-    write_goals_report(goals, records, failed, unwritten, scale.is_quick, output)
+    goals, cores = _goals.goals_of(scale), values.cores or CORES
+    write_goals_report(goals, records, failed, unwritten, scale.is_quick, cores, output)
     if failed:
         errors = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise RuntimeError(f"Not everything could be measured. {errors}")
@@ -57,7 +58,6 @@ def measure_all(values: flags.FlagValues, output: Path) -> None:
 
 def _command(values: flags.FlagValues, part: _goals.Part, file: Path) -> list[str]:
     """The program and the flags that measure a part alone."""
-    cores = values.cores or "one"
     chosen = {name: values[name].value for name in PASSED_ON}
     given = {
         name: ",".join(value) if isinstance(value, list) else value
@@ -65,7 +65,7 @@ def _command(values: flags.FlagValues, part: _goals.Part, file: Path) -> list[st
         if value is not None and _means_something(name, part.what)
     }
     if _means_something("cores", part.what):
-        given["cores"] = cores
+        given["cores"] = values.cores or CORES
     return [
         *("benchmark", f"--what={part.what}", *part.flags),
         *(f"--{name}={value}" for name, value in given.items()),

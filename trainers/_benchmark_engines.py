@@ -51,7 +51,9 @@ def _quantized_onnx(model: keras.Model, path: Path) -> Path:
     whole = path.with_name(path.name + ".onnx")
     if not whole.is_file():  # `onnx_float32` may have made it
         whole = _exported(export.onnx, ".onnx")(model, path)
-    quantize_dynamic(whole, quantized, weight_type=QuantType.QInt8)
+    # Not the convolution, which integers make slower.
+    operators = {"op_types_to_quantize": ["Gemm", "MatMul"]}
+    quantize_dynamic(whole, quantized, weight_type=QuantType.QInt8, **operators)
     return quantized
 
 

@@ -1,6 +1,5 @@
 """The plan of `benchmark --what=inference`: one model in one engine after another."""
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,6 @@ import keras
 import numpy as np
 
 from keras_deit._checks import check_choice
-from keras_deit._files import existing_file
 from keras_deit.models.complexity import count_macs
 from keras_deit.models.inference import inference_model, input_size
 from keras_deit.models.preprocessing import preprocessing_of
@@ -18,9 +16,9 @@ from keras_deit.models.variants import VARIANTS
 from keras_deit.models.vision_transformer import ViTConfig
 from keras_deit.weights.create import create_model
 from trainers._benchmark_engines import ENGINES, NUM_COMPARED, Engine, official
-from trainers._contest import Contestant, Plan
+from trainers._contest import Contestant, Plan, cores_of_ours
 from trainers._contestants import MODULES
-from trainers._peers import left_out_by
+from trainers._peers import left_out_by, peer_python
 
 NUM_CLASSES = 1000
 NOISE = 0.02  # of biases: a graph optimizer drops those that are 0, and what they cost
@@ -34,7 +32,7 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         settings: The numbers of this run.
         folder: A folder for the artifacts.
     """
-    python = str(existing_file(Path(values.peer_python or sys.executable).expanduser()))
+    python = peer_python(values)
     engines = settings["engines"] or list(ENGINES)
     for name, chosen, known in (
         ("variants", settings["variants"], VARIANTS),
@@ -44,9 +42,9 @@ def plan(values, settings: dict, folder: Path) -> Plan:
             check_choice(name, one, known)
     left_out = left_out_by(values, {name: ENGINES[name].peers for name in engines})
     engines = [name for name in engines if name not in left_out]
-    cases, of_engines = _cases(settings, engines, folder)
+    cases, of_engines, errors = _cases(settings, engines, folder)
     all_cores = values.cores == "all"
-    num_threads = len(os.sched_getaffinity(0)) if all_cores else 1
+    num_threads = len(cores_of_ours()) if all_cores else 1
     return Plan(
         f"Inference on {'all cores' if all_cores else 'one core'}",
         "seconds" if all_cores else "cpu_seconds",
@@ -63,12 +61,16 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         facts={"cases": cases},
         all_cores=all_cores,
         left_out=left_out,
+        errors=errors,
     )
 
 
-def _cases(settings: dict, engines: list[str], folder: Path) -> tuple[dict, dict]:
-    """What is to be measured, and what of it each engine takes part in."""
+def _cases(
+    settings: dict, engines: list[str], folder: Path
+) -> tuple[dict, dict, dict[str, str]]:
+    """What is to be measured, what of it each engine takes part in, what failed."""
     cases: dict[str, dict] = {}
+    errors: dict[str, str] = {}
     of_engines: dict[str, dict] = {engine: {} for engine in engines}
     sizes = settings["batch_sizes"]
     models = {variant: seeded_model(variant) for variant in settings["variants"]}
@@ -91,9 +93,13 @@ def _cases(settings: dict, engines: list[str], folder: Path) -> tuple[dict, dict
         for engine in engines:
             told = f"Making what {engine} runs: {variant}, keep {keep_rate:g} ..."
             print(told, file=sys.stderr, flush=True)
-            mine = _made(ENGINES[engine], models[variant], model, named, path)
-            of_engines[engine].update(mine)
-    return cases, of_engines
+            try:
+                mine = _made(ENGINES[engine], models[variant], model, named, path)
+            except Exception as error:  # of any kind: it is named, the others go on
+                errors[f"{engine}: {variant}, keep {keep_rate:g}"] = str(error)
+            else:
+                of_engines[engine].update(mine)
+    return cases, of_engines, errors
 
 
 def seeded_model(variant: str) -> keras.Model:
@@ -126,20 +132,24 @@ def _facts(
     files = {name: f"{path}-{name}.npy" for name in ("pixels", "expected")}
     np.save(files["pixels"], pixels)
     np.save(files["expected"], one_head(pixels[:NUM_COMPARED], training=False))
-    config = VARIANTS[variant].config
-    encoder = None  # what a peer that makes its own model must know
-    if isinstance(config, ViTConfig):
-        encoder = {**asdict(config.encoder), "patch_size": config.patch_size}
     return {
         "variant": variant,
         "keep_rate": keep_rate,
         "gmacs": count_macs(one_head) / 1e9,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
-        "encoder": encoder,
+        "encoder": encoder_of(variant),
         "image_size": input_size(model),
         **files,
     }
+
+
+def encoder_of(variant: str) -> dict | None:
+    """What a peer that makes its own model must know; None for other than a ViT."""
+    config = VARIANTS[variant].config
+    if not isinstance(config, ViTConfig):
+        return None
+    return {**asdict(config.encoder), "patch_size": config.patch_size}
 
 
 def _made(

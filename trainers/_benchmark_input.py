@@ -1,13 +1,12 @@
 """The plan of `benchmark --what=input`: batches of training, from JPEG files."""
 
-import sys
 from pathlib import Path
 
 from keras_deit._checks import check
-from keras_deit._files import existing_file
 from trainers._contest import Contestant, Plan
 from trainers._contestants import MODULES
 from trainers._contestants.photographs import HEIGHT, WIDTH, write_photographs
+from trainers._peers import peer_python
 
 IMAGE_SIZE = 224
 NUM_MADE = 64  # images, where no dataset is given
@@ -23,7 +22,7 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         settings: The numbers of this run.
         folder: A folder for what the contestants read.
     """
-    python = str(existing_file(Path(values.peer_python or sys.executable).expanduser()))
+    python = peer_python(values)
     images = fill_with_images(values.dataset, settings["batch_size"], folder)
     task = {
         "folder": str(folder),

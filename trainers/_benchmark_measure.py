@@ -38,6 +38,7 @@ def measure(values, output: Path, only: Collection[str] | None = None) -> None:
         plan = _with_peers(make_plan(values, settings, Path(folder)), values, only)
         contest = _contest_of(plan, values.baseline, settings, output)
     contest.left_out = {**plan.left_out, **contest.left_out}
+    contest.errors = {**plan.errors, **contest.errors}
     measured = {name for name, _ in contest.rounds}
     named = BASELINES[values.what]
     choices = [name for name in named if name in measured]

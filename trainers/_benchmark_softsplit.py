@@ -1,15 +1,13 @@
 """The plan of `benchmark --what=softsplit`: one soft split in one way after another."""
 
-import os
-import sys
 from itertools import product
 from pathlib import Path
 
-from keras_deit._files import existing_file
-from trainers._contest import Contestant, Plan
+from trainers._contest import Contestant, Plan, cores_of_ours
 from trainers._contestants import MODULES
 from trainers._contestants.soft_splits import STAGES, WAYS, task_name
 from trainers._contestants.softsplit import SPLITS
+from trainers._peers import peer_python
 
 
 def plan(values, settings: dict, folder: Path) -> Plan:
@@ -20,11 +18,11 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         settings: The numbers of this run.
         folder: Of no use here.
     """
-    python = str(existing_file(Path(values.peer_python or sys.executable).expanduser()))
+    python = peer_python(values)
     all_cores = values.cores == "all"
     task = {
         "batch_size": settings["batch_size"],
-        "num_threads": len(os.sched_getaffinity(0)) if all_cores else 1,
+        "num_threads": len(cores_of_ours()) if all_cores else 1,
     }
     return Plan(
         f"The soft splits of T2T-ViT-14 on {'all cores' if all_cores else 'one core'}, "

@@ -1,16 +1,16 @@
 """The plan of `benchmark --what=startup`: import a library, build a model, be ready."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from keras_deit import create_model, export
-from keras_deit._files import existing_file
 from keras_deit.models.inference import inference_model, input_size
 from keras_deit.models.variants import VARIANTS
+from trainers._benchmark_inference import encoder_of
 from trainers._contest import Contestant, Plan
 from trainers._contestants import MODULES
+from trainers._peers import peer_python
 from trainers._startup import TASKS
 
 VARIANT = "deit_tiny_distilled_patch16_224"
@@ -25,14 +25,16 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         settings: The numbers of this run.
         folder: A folder for the file of LiteRT.
     """
-    python = str(existing_file(Path(values.peer_python or sys.executable).expanduser()))
+    python = peer_python(values)
     all_cores = values.cores == "all"
 
     def contestant(name, **how):
         return {"name": name, "module": SCRIPT, "arguments": {"library": name, **how}}
 
     named = {"variant": VARIANT}
-    peers = {"timm": named, "keras_hub": {"numbers": keras_hub_numbers(VARIANT)}}
+    size = VARIANTS[VARIANT].config.image_size
+    of_keras_hub = {"encoder": encoder_of(VARIANT), "image_size": size}
+    peers = {"timm": named, "keras_hub": of_keras_hub}
     file = str(_tflite_file(VARIANT, folder))
     return Plan(
         f"A fresh process that builds {VARIANT}, "
@@ -50,20 +52,6 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         all_cores=all_cores,
         starts_anew=True,
     )
-
-
-def keras_hub_numbers(variant: str) -> dict:
-    """The numbers of a distilled DeiT in the words of KerasHub."""
-    config = VARIANTS[variant].config
-    encoder = config.encoder
-    return {
-        "image_shape": (*config.image_size, 3),
-        "patch_size": config.patch_size,
-        "num_layers": encoder.depth,
-        "num_heads": encoder.num_heads,
-        "hidden_dim": encoder.embed_dim,
-        "intermediate_dim": int(encoder.embed_dim * encoder.mlp_ratio),
-    }
 
 
 def _tflite_file(variant: str, folder: Path) -> Path:

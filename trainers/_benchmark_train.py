@@ -1,6 +1,5 @@
 """The plan of `benchmark --what=train`: the training step, whoever takes it."""
 
-import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -8,13 +7,13 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_deit._checks import check, check_choice
-from keras_deit._files import existing_file
 from keras_deit.models.factory import options_of
 from keras_deit.models.variants import VARIANTS
 from keras_deit.training.recipe_rules import PRECISIONS
 from trainers._benchmark_input import fill_with_images
 from trainers._contest import Contestant, Plan
 from trainers._contestants import MODULES
+from trainers._peers import peer_python
 from trainers.recipes._papers import DEIT
 
 NO_TEACHER = "none"
@@ -57,7 +56,7 @@ def plan(values, settings: dict, folder: Path) -> Plan:
         settings: The numbers of this run.
         folder: A folder for what the contestants read.
     """
-    python = str(existing_file(Path(values.peer_python or sys.executable).expanduser()))
+    python = peer_python(values)
     device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     _check(settings, device)
     photographs, images = folder / "photographs", folder / "images"

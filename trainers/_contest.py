@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,8 @@ class Plan:
         all_cores: Whether they work on all cores, each with as many threads as it
             likes, or on one with one thread.
         left_out: Who takes no part, and why.
+        errors: What went wrong before it began, for each contestant, or "contestant:
+            task".
         starts_anew: Whether what is measured is the start of a process: see
             `_startup.run_startup`.
     """
@@ -60,6 +62,7 @@ class Plan:
     facts: dict = field(default_factory=dict)
     all_cores: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
     starts_anew: bool = False
 
 
@@ -258,6 +261,11 @@ class _WorkerProcess:
 
 def core_of_all() -> str:
     """The core that all contestants work on, or "" where none can be chosen."""
-    if not hasattr(os, "sched_getaffinity"):
-        return ""
-    return str(max(os.sched_getaffinity(0)))
+    return str(max(cores_of_ours())) if hasattr(os, "sched_getaffinity") else ""
+
+
+def cores_of_ours() -> Collection[int]:
+    """The cores that this process, and so a contestant, may work on."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return range(os.cpu_count() or 1)

@@ -10,10 +10,11 @@ from pathlib import Path
 from keras_deit._files import replacing
 from keras_deit.training.report import print_table
 from trainers._contest import Contest
-from trainers._contest_summary import ratios, spread, summary
+from trainers._contest_summary import rate_ratio, summary
 
 FORMAT = 1  # of the JSON file
 MIB = 2**20
+OF_WHAT = "of the medians, and the spread in the same round"
 COLUMNS = {
     "rate": (
         "contestant",
@@ -98,11 +99,11 @@ def write_files(record: dict, output: Path, draw: Callable[[Path], None]) -> Non
 
 
 def _add_time_ratios(rows: list[dict], contest: Contest, baseline: str, clock: str):
-    """Adds `time_ratio` to the rows: the time over the baseline's in the same round."""
+    """Adds `time_ratio` to the rows: the ratio of their times to the baseline's."""
     for row in rows:
         theirs = contest.rounds.get((baseline, row["task"]))
         # A time over theirs is their rate over this one.
-        row["time_ratio"] = theirs and spread(ratios(theirs, row["rounds"], clock))
+        row["time_ratio"] = theirs and rate_ratio(theirs, row["rounds"], clock)
 
 
 def what_limits(rows: list[dict]) -> dict | None:
@@ -128,9 +129,9 @@ def _print(record: dict, output: Path, compared: str) -> None:
         print("share: of the last stage, what this one adds to those before")
     print("others: the share of the core that other programs took meanwhile")
     if baseline and compared == "rate":
-        print(f"ratio: of images/s to {baseline} in the same round")
+        print(f"ratio: of images/s to {baseline}; {OF_WHAT}")
     elif baseline:
-        print(f"time, ratio: of ms/step to {baseline} in the same round")
+        print(f"time, ratio: of ms/step to {baseline}; {OF_WHAT}")
     print_end(record, output)
     limit = record["limits"]
     if limit:
@@ -159,11 +160,13 @@ def rate_text(rate: float) -> str:
 
 
 def ratio_texts(ratio: dict | None, form: str) -> tuple[str, str]:
-    """The median, and the spread around it."""
+    """The ratio of the medians, and the spread of the ratios."""
     if not ratio:
         return "", ""
-    median, low, high = (format(ratio[name], form) for name in ("median", "p10", "p90"))
-    return median, f"{low} - {high}"
+    whole, low, high = (
+        format(ratio[name], form) for name in ("of_medians", "p10", "p90")
+    )
+    return whole, f"{low} - {high}"
 
 
 def _rate_cells(row: dict) -> tuple[str, ...]:

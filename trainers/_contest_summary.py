@@ -11,12 +11,29 @@ def rate(said: dict, clock: str) -> float:
     return said["items"] / said[clock]
 
 
-def ratios(rounds: Sequence[dict], baseline: Sequence[dict], clock: str) -> list[float]:
-    """The rate over that of the baseline in the same round, for each round."""
-    return [
-        rate(ours, clock) / rate(theirs, clock)
-        for ours, theirs in zip(rounds, baseline, strict=True)
-    ]
+def rate_ratio(
+    rounds: Sequence[dict], baseline: Sequence[dict], clock: str
+) -> dict[str, float]:
+    """The ratio of the rates to those of a baseline, see `ratio`."""
+    return ratio(*([rate(said, clock) for said in side] for side in (rounds, baseline)))
+
+
+def ratio(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    """The ratio to a baseline that was measured in the same rounds.
+
+    Returns:
+        `of_medians`, the ratio of the medians; `p10` and `p90`, percentiles of the
+        ratios of each round (interpolated).
+    """
+    medians = [statistics.median(side) for side in (values, baseline)]
+    paired = spread(
+        ours / theirs for ours, theirs in zip(values, baseline, strict=True)
+    )
+    return {
+        "of_medians": medians[0] / medians[1],
+        "p10": paired["p10"],
+        "p90": paired["p90"],
+    }
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -50,9 +67,10 @@ def summary(contest: Contest, baseline: str | None, clock: str) -> list[dict]:
         For each task of each contestant:
 
         - `contestant` and `task`, their names;
-        - `rate`, items a second by `clock`, `wall_rate`, those by the clock on the
-          wall, and `ratio`, to the baseline (None where it has no such task): each the
-          median, p10 and p90 of the rounds;
+        - `rate`, items a second by `clock`, and `wall_rate`, those by the clock on the
+          wall: the median, p10 and p90 of the rounds;
+        - `ratio`, of the rate to the baseline's, see `ratio` (None where that has no
+          such task);
         - `microseconds`, one over the median rate;
         - `stage_share`, what this stage adds, over the time of the last task of the
           path (None beside the path, or if a task of the path failed);
@@ -72,7 +90,7 @@ def summary(contest: Contest, baseline: str | None, clock: str) -> list[dict]:
                 "wall_rate": spread(rate(said, "seconds") for said in rounds),
                 "microseconds": 1e6 / speed["median"],
                 "stage_share": None,
-                "ratio": theirs and spread(ratios(rounds, theirs, clock)),
+                "ratio": theirs and rate_ratio(rounds, theirs, clock),
                 "others": None if None in others else statistics.median(others),
                 "rounds": rounds,
             }

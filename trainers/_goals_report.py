@@ -4,13 +4,20 @@ from datetime import datetime
 from pathlib import Path
 
 from keras_deit.training.report import print_table
-from trainers._contest_report import FORMAT, MIB, machine, rate_text, write_files
-from trainers._contest_summary import ratios, spread
+from trainers._contest_report import (
+    FORMAT,
+    MIB,
+    OF_WHAT,
+    machine,
+    rate_text,
+    write_files,
+)
+from trainers._contest_summary import rate_ratio
 from trainers._goals import Goal
-from trainers._step_report import memory_ratios
+from trainers._step_report import memory_ratio
 
 COLUMNS = ("measure", "ours", "peer", "ratio (10 - 90 %)", "goal", "")
-COLORS = {"met": "C2", "not met": "C3", "not measured": "0.6"}
+COLORS = {"met": "C2", "not met": "C3", "not judged": "C0", "not measured": "0.6"}
 
 
 def write_goals_report(
@@ -19,6 +26,7 @@ def write_goals_report(
     failed: dict[str, str],
     unwritten: dict[str, str],
     is_quick: bool,
+    cores: str,
     output: Path,
 ) -> None:
     """Prints the table, and writes the JSON file and the picture beside it.
@@ -29,16 +37,19 @@ def write_goals_report(
         failed: Why parts failed, by name.
         unwritten: Of what the parts are that wrote nothing, by name.
         is_quick: Whether models are small, and engines few.
+        cores: How many worked, "one" or "all".
         output: The JSON file; the picture has the same name with the ending .png.
     """
     rows = [judged(goal, records, unwritten, is_quick) for goal in goals]
-    title = "Goals of speed" + (", small models" if is_quick else "")
+    title = f"Goals of speed, {cores} core{'s' if cores == 'all' else ''}"
+    title += ", small models" if is_quick else ""
     record = {
         "format": FORMAT,
         "what": "all",
         "title": title,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": machine(),
+        "cores": cores,
         "parts": list(records),
         "errors": failed,
         "rows": rows,
@@ -46,6 +57,9 @@ def write_goals_report(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_files(record, output, lambda path: _draw(rows, title, path))
     print_table(title, COLUMNS, [_cells(row) for row in rows])
+    print(f"ratio: {OF_WHAT}; input, steps of distillation and starts take one core")
+    if is_quick:
+        print("The goals are for larger models: without --quick they are judged")
     reasons = {row["reason"]: [] for row in rows if row["reason"]}
     for row in rows:
         if row["reason"]:
@@ -69,8 +83,8 @@ def judged(
     Returns:
         `measure`, `goal` and `figure`; `part`, where both rows are; `ours` and `peer`,
         the figures of both (a rate in images/s, a time in seconds, a memory in bytes);
-        `ratio`, ours over the peer's in the same round: median, p10 and p90; `verdict`,
-        "met", "not met" or "not measured"; and `reason`, why it was not.
+        `ratio`, ours over the peer's, see `_contest_summary.ratio`; `verdict`, "met",
+        "not met", "not judged" or "not measured"; and `reason`, why it was not.
     """
     row = {
         "measure": goal.measure,
@@ -89,7 +103,8 @@ def judged(
     for name, (ours, peer) in pairs.items():
         if ours and peer:
             clock = records[name]["clock"]
-            ratio = spread(_ratios(goal.figure, ours["rounds"], peer["rounds"], clock))
+            ratio = _ratio(goal.figure, ours["rounds"], peer["rounds"], clock)
+            verdict = "met" if goal.is_met(ratio["of_medians"]) else "not met"
             items = records[name]["settings"].get("batch_size", 1)
             return {
                 **row,
@@ -97,7 +112,7 @@ def judged(
                 "ours": _figure(goal.figure, ours, items),
                 "peer": _figure(goal.figure, peer, items),
                 "ratio": ratio,
-                "verdict": "met" if goal.is_met(ratio["median"]) else "not met",
+                "verdict": "not judged" if is_quick else verdict,
             }
     return {**row, "reason": _reason(goal, records, unwritten, is_quick)}
 
@@ -110,12 +125,13 @@ def _found(record: dict, side: dict) -> dict | None:
     return None
 
 
-def _ratios(figure: str, ours: list, peer: list, clock: str) -> list[float]:
-    """Our figure over the peer's in each round."""
+def _ratio(figure: str, ours: list, peer: list, clock: str) -> dict[str, float]:
+    """Our figure over the peer's."""
     if figure == "memory":
-        return memory_ratios(ours, peer)
+        return memory_ratio(ours, peer)
     # Our time over theirs is their rate over ours.
-    return ratios(ours, peer, clock) if figure == "rate" else ratios(peer, ours, clock)
+    sides = (ours, peer) if figure == "rate" else (peer, ours)
+    return rate_ratio(*sides, clock)
 
 
 def _figure(figure: str, row: dict, items: int) -> float:
@@ -161,7 +177,7 @@ def _cells(row: dict) -> tuple[str, ...]:
     return (
         row["measure"],
         *(_figure_text(row["figure"], row[side]) for side in ("ours", "peer")),
-        "{median:.2f} ({p10:.2f} - {p90:.2f})".format(**ratio) if ratio else "",
+        "{of_medians:.2f} ({p10:.2f} - {p90:.2f})".format(**ratio) if ratio else "",
         _goal_text(row["goal"]),
         row["verdict"],
     )
@@ -196,24 +212,22 @@ def _draw(rows: list[dict], title: str, path: Path) -> None:
         if not row["ratio"]:
             axes.text(1.02, place, "not measured", va="center", color="0.5", size=8)
             continue
-        low, median, high = sorted(
-            _over_goal(row["ratio"][name], row["goal"]) for name in row["ratio"]
-        )
-        color = COLORS[row["verdict"]]
-        axes.plot([low, high], [place, place], color=color, alpha=0.5, linewidth=4)
-        axes.plot(median, place, "o", color=color)
+        over = {n: _over_goal(ratio, row["goal"]) for n, ratio in row["ratio"].items()}
+        color, ends = COLORS[row["verdict"]], [over["p10"], over["p90"]]
+        axes.plot(ends, [place, place], color=color, alpha=0.5, linewidth=4)
+        axes.plot(over["of_medians"], place, "o", color=color)
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_yticks(places, names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=True, axis="x", alpha=0.3)
     axes.set_xlabel(
-        "over the goal: right of 1 is met (median, 10th to 90th percentile)"
+        "over the goal: right of 1 is met (of the medians, 10th to 90th percentile)"
     )
     axes.set_title(title)
     handles = [
         Line2D([], [], color=color, marker="o", linestyle="", label=verdict)
         for verdict, color in COLORS.items()
-        if verdict != "not measured"
+        if verdict in {row["verdict"] for row in rows} - {"not measured"}
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=2)
     figure.savefig(path, dpi=120)

@@ -5,6 +5,7 @@ from pathlib import Path
 from keras_deit.training.report import print_table
 from trainers._contest import Contest
 from trainers._contest_report import (
+    OF_WHAT,
     optional_text,
     print_end,
     rate_text,
@@ -12,7 +13,7 @@ from trainers._contest_report import (
     record_of,
     write_files,
 )
-from trainers._contest_summary import ratios, spread, summary
+from trainers._contest_summary import rate_ratio, summary
 
 COLUMNS = (
     "engine",
@@ -63,7 +64,7 @@ def write_inference_report(
         print_table(title, columns, [_cells(row)[: len(columns)] for row in mine])
     print("ms: of a batch")
     if record["baseline"]:
-        print(f"ratio: of images/s to {baseline} at keep rate 1 in the same round")
+        print(f"ratio: of images/s to {baseline} at keep rate 1; {OF_WHAT}")
     print("over keep 1: of images/s to the same engine at keep rate 1, same batch size")
     if has_several:
         print(
@@ -105,7 +106,7 @@ def rows_of(contest: Contest, cases: dict, baseline: str, clock: str) -> list[di
     def over(row, name, task):
         """The rates over those of an engine in a task, or None."""
         theirs = contest.rounds.get((name, task))
-        return theirs and spread(ratios(row["rounds"], theirs, clock))
+        return theirs and rate_ratio(row["rounds"], theirs, clock)
 
     def key(case, variant):
         return variant, case["keep_rate"], case["batch_size"]

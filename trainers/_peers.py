@@ -1,8 +1,11 @@
 """The packages of others that the benchmarks compare with, or run our models in."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from keras_deit._checks import check, check_choice
+from keras_deit._files import existing_file
 
 PEERS = ("timm", "keras_hub", "openvino", "onnxruntime")  # timm with its PyTorch
 
@@ -23,6 +26,11 @@ def chosen_peers(values) -> Sequence[str]:
         peers=",".join(values.peers),
     )
     return values.peers
+
+
+def peer_python(values) -> str:
+    """The Python that has the packages of the others: of --peer_python, or this one."""
+    return str(existing_file(Path(values.peer_python or sys.executable).expanduser()))
 
 
 def left_out_by(values, needs: Mapping[str, Sequence[str]]) -> dict[str, str]:

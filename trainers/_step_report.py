@@ -6,13 +6,14 @@ from keras_deit.training.report import print_table
 from trainers._contest import Contest
 from trainers._contest_report import (
     MIB,
+    OF_WHAT,
     optional_text,
     print_end,
     ratio_texts,
     record_of,
     write_files,
 )
-from trainers._contest_summary import ratios, spread, summary
+from trainers._contest_summary import rate_ratio, ratio, spread, summary
 
 COLUMNS = ("contestant", "ms", "time, ratio (10 - 90 %)")
 MEMORY_COLUMNS = ("peak MiB", "memory, ratio")
@@ -42,7 +43,7 @@ def write_step_report(
         told = f"{title}: {task}; medians of {heading['settings']['rounds']} rounds"
         print_table(told, columns, [_cells(row, with_memory) for row in mine])
     if record["baseline"]:
-        print(f"ratio: to {baseline} in the same round")
+        print(f"ratio: to {baseline}; {OF_WHAT}")
     if with_memory:
         print("peak MiB: the most memory until then, with the library")
     print("others: the share of the core that other programs took meanwhile")
@@ -62,16 +63,16 @@ def rows_of(contest: Contest, tasks: dict, baseline: str, clock: str) -> list[di
         As `summary`, and
 
         - `milliseconds` of a step, the median;
-        - `time_ratio`, the time over the baseline's in the same round (None where that
-          has no such task);
+        - `time_ratio`, of the time to the baseline's (None where that has no such
+          task);
         - `peak_bytes`, the median of the rounds, and `memory_ratio`, to the baseline's.
     """
     rows = []
     for row in summary(contest, baseline, clock):
         theirs = contest.rounds.get((baseline, row["task"]))
         # A time over theirs is their rate over this one.
-        time_ratio = theirs and spread(ratios(theirs, row["rounds"], clock))
-        memory_ratio = theirs and spread(memory_ratios(row["rounds"], theirs))
+        time_ratio = theirs and rate_ratio(theirs, row["rounds"], clock)
+        memory = theirs and memory_ratio(row["rounds"], theirs)
         peak = spread(said["peak_bytes"] for said in row["rounds"])["median"]
         rows.append(
             {
@@ -79,22 +80,20 @@ def rows_of(contest: Contest, tasks: dict, baseline: str, clock: str) -> list[di
                 "milliseconds": row["microseconds"] * tasks[row["task"]] / 1e3,
                 "time_ratio": time_ratio,
                 "peak_bytes": peak,
-                "memory_ratio": memory_ratio,
+                "memory_ratio": memory,
             }
         )
     return rows
 
 
-def memory_ratios(rounds: list[dict], baseline: list[dict]) -> list[float]:
-    """The peak over that of the baseline in the same round, for each round."""
-    return [
-        ours["peak_bytes"] / theirs["peak_bytes"]
-        for ours, theirs in zip(rounds, baseline, strict=True)
-    ]
+def memory_ratio(rounds: list[dict], baseline: list[dict]) -> dict[str, float]:
+    """The ratio of the peaks of memory to those of a baseline, see `ratio`."""
+    sides = (rounds, baseline)
+    return ratio(*([said["peak_bytes"] for said in side] for side in sides))
 
 
 def _cells(row: dict, with_memory: bool) -> tuple[str, ...]:
-    ratio = row["time_ratio"]
+    time_ratio = row["time_ratio"]
     memory = (
         f"{row['peak_bytes'] / MIB:,.0f}",
         ratio_texts(row["memory_ratio"], ".2f")[0],
@@ -102,7 +101,7 @@ def _cells(row: dict, with_memory: bool) -> tuple[str, ...]:
     return (
         row["contestant"],
         _time_text(row["milliseconds"]),
-        "{} ({})".format(*ratio_texts(ratio, ".2f")) if ratio else "",
+        "{} ({})".format(*ratio_texts(time_ratio, ".2f")) if time_ratio else "",
         *(memory if with_memory else ()),
         optional_text(row["others"], ".0%"),
     )

@@ -6,6 +6,7 @@ from keras_deit.training.report import print_table
 from trainers._contest import Contest
 from trainers._contest_report import (
     MIB,
+    OF_WHAT,
     optional_text,
     print_end,
     rate_text,
@@ -13,7 +14,7 @@ from trainers._contest_report import (
     record_of,
     write_files,
 )
-from trainers._contest_summary import ratios, spread, summary
+from trainers._contest_summary import rate_ratio, summary
 
 COLUMNS = (
     "contestant",
@@ -51,7 +52,7 @@ def write_train_report(
     print("peak MiB: the most memory so far, with libraries unless it is a GPU's")
     print("others: the share of the cores that other programs took meanwhile")
     if record["baseline"]:
-        print(f"ratio: of images/s to the same step of {baseline} in the same round")
+        print(f"ratio: of images/s to the same step of {baseline}; {OF_WHAT}")
     for name in contest.packages.keys() - {row["contestant"] for row in rows}:
         if not any(key.partition(":")[0] == name for key in contest.errors):
             print(f"{name} is left out: it has no such models")
@@ -61,12 +62,12 @@ def write_train_report(
 def rows_of(contest: Contest, cases: dict, baseline: str, clock: str) -> list[dict]:
     """What is said of each task of each contestant.
 
-    Both shares compare a step with that of the same contestant in the same round from
-    which one thing is missing, and are 1 minus the time without it over the time with
-    it, at least 0. For input that is the whole price of files over memory: waiting for
-    the next batch, and, where input is made by the processor that also takes the step,
-    the work that it takes away. To time the wait alone would miss the latter, which on
-    a CPU is nearly all of it.
+    Both shares compare a step with that of the same contestant from which one thing is
+    missing, and are 1 minus the time without it over the time with it, at least 0. For
+    input that is the whole price of files over memory: waiting for the next batch, and,
+    where input is made by the processor that also takes the step, the work that it
+    takes away. To time the wait alone would miss the latter, which on a CPU is nearly
+    all of it.
 
     Args:
         contest: What came out.
@@ -87,8 +88,11 @@ def rows_of(contest: Contest, cases: dict, baseline: str, clock: str) -> list[di
     def share(row, teacher, feed):
         """The share of what such a step lacks, or None."""
         without = contest.rounds.get((row["contestant"], tasks.get((teacher, feed))))
-        slower = without and ratios(row["rounds"], without, clock)
-        return slower and spread(max(0.0, 1 - ratio) for ratio in slower)
+        slower = without and rate_ratio(row["rounds"], without, clock)
+        names = {"of_medians": "of_medians", "p10": "p90", "p90": "p10"}
+        return slower and {
+            name: max(0.0, 1 - slower[other]) for name, other in names.items()
+        }
 
     rows = []
     for row in summary(contest, baseline, clock):
@@ -111,7 +115,7 @@ def rows_of(contest: Contest, cases: dict, baseline: str, clock: str) -> list[di
 
 def _cells(row: dict) -> tuple[str, ...]:
     shares = [
-        f"{row[f'{what}_share']['median']:.0%} {what}"
+        f"{row[f'{what}_share']['of_medians']:.0%} {what}"
         for what in ("teacher", "input")
         if row[f"{what}_share"]
     ]

@@ -9,11 +9,11 @@ unless --cores=all. --peers says whose packages take part.
 
 Every contestant runs in its own process, one at a time, on the same core and with one
 thread; in each round every task runs once, in a random order. What is reported are
-medians of the rounds, ratios to a named baseline in the same round with their spread
-(10th to 90th percentile), and the share of the core that other programs took. Tables
-are printed, and a JSON file with all rounds and a picture are written. A package that
-is not installed leaves its contestant out; one that fails is named, the others go on,
-and the exit code is not 0.
+medians of the rounds, ratios of medians to a named baseline with the spread of those in
+the same round (10th to 90th percentile), and the share of the core that other programs
+took. Tables are printed, and a JSON file with all rounds and a picture are written. A
+package that is not installed leaves its contestant out; one that fails is named, the
+others go on, and the exit code is not 0.
 
 --what=input measures training input, from JPEG files to batches of the papers' recipe
 (random resized crop, flip, RandAugment, random erasing, Mixup or CutMix) at 224 pixels,

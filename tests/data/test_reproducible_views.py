@@ -63,7 +63,9 @@ def test_the_parallelism_changes_nothing(source, undisturbed, parallel_calls):
     assert_equal(again, undisturbed)
 
 
-@pytest.mark.parametrize(("epoch", "first_step"), [(0, 3), (1, 2)])
+@pytest.mark.parametrize(
+    ("epoch", "first_step"), [pytest.param(0, 3, marks=pytest.mark.slow), (1, 2)]
+)
 def test_begun_in_the_middle_it_goes_on_as_it_would_have(
     source, undisturbed, epoch, first_step
 ):
@@ -75,7 +77,11 @@ def test_begun_in_the_middle_it_goes_on_as_it_would_have(
 
 @pytest.mark.parametrize(
     "step",
-    [pytest.param(1, marks=pytest.mark.slow), STEPS, 2 * STEPS - 1],
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(STEPS, marks=pytest.mark.slow),
+        2 * STEPS - 1,
+    ],
 )
 def test_it_can_begin_at_every_step(source, step):
     whole = batches(source, 2 * STEPS + 1)

@@ -69,6 +69,7 @@ def saved_and_loaded(tmp_path_factory):
     return here, {name: np.load(folder / f"{name}.npz") for name in here}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_outputs"),
     [

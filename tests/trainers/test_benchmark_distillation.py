@@ -5,7 +5,7 @@ import pytest
 from tests.trainers.made_up_contests import STEP, planned
 from trainers._benchmark_distillation import TEACHING
 from trainers._contest import Contest
-from trainers._contest_report import write_report
+from trainers._contest_report import OF_WHAT, write_report
 from trainers._contestants import MODULES
 
 
@@ -35,9 +35,9 @@ def taught(tmp_path, capsys, rows_of):
 
 
 def test_what_a_teacher_costs_by_hand(taught):
-    # Seconds an image: 0.25 and 0.5 without teacher, 0.75 and 0.5 with it, so that the
-    # ratios are 3 and 1: 2 in the middle, 1.2 and 2.8 on the way. In the middle it has
-    # (8 / 6 + 16 / 8) / 2 = 5 / 3 images a second, 4.8 s for a step of 8.
+    # Images a second: 4 and 2 without teacher, 3 in the middle; 8 / 6 and 16 / 8 with
+    # it, 5 / 3 in the middle, 4.8 s for a step of 8. Seconds are 3 times and once those
+    # without in the two rounds: 1.2 and 2.8 on the way.
     rows, out, record = taught(
         {
             ("no teacher", "step"): [said(8, 2.0), said(8, 4.0)],
@@ -47,16 +47,17 @@ def test_what_a_teacher_costs_by_hand(taught):
     assert rows == [
         ["contestant", "ms/step", "images/s", "others", "time, ratio", "10 - 90 %"],
         ["no teacher", "2,667", "3.0", "25%", "1.000", "1.000 - 1.000"],
-        ["live teacher", "4,800", "1.7", "25%", "2.000", "1.200 - 2.800"],
+        ["live teacher", "4,800", "1.7", "25%", "1.800", "1.200 - 2.800"],
     ]
     assert out.splitlines()[-3:-1] == [
         "others: the share of the core that other programs took meanwhile",
-        "time, ratio: of ms/step to no teacher in the same round",
+        f"time, ratio: of ms/step to no teacher; {OF_WHAT}",
     ]
     assert record["limits"] is None
     live = record["rows"][1]
-    assert live["time_ratio"] == pytest.approx({"median": 2, "p10": 1.2, "p90": 2.8})
-    assert live["ratio"]["median"] == pytest.approx((1 / 3 + 1) / 2)
+    expected = {"of_medians": 1.8, "p10": 1.2, "p90": 2.8}
+    assert live["time_ratio"] == pytest.approx(expected)
+    assert live["ratio"]["of_medians"] == pytest.approx(1 / 1.8)
 
 
 def test_without_the_step_without_teacher_there_are_no_ratios(taught):

@@ -8,7 +8,7 @@ import pytest
 
 import trainers
 from trainers._contest import Contest, Contestant, run_contest
-from trainers._contest_summary import rate, ratios, spread, stage_times, summary
+from trainers._contest_summary import rate, rate_ratio, spread, stage_times, summary
 
 SLEEPER = """
     import time
@@ -49,10 +49,11 @@ def test_a_rate_is_items_over_the_seconds_of_one_clock():
     assert rate(said(30, 2.0, seconds=5.0), "seconds") == 6
 
 
-def test_ratios_compare_rounds_of_the_same_number():
+def test_a_ratio_is_of_medians_its_spread_that_of_rounds_of_the_same_number():
     ours = [said(30, 1.0), said(10, 1.0)]
-    theirs = [said(10, 1.0), said(10, 2.0)]
-    assert ratios(ours, theirs, "cpu_seconds") == [3, 2]
+    theirs = [said(10, 1.0), said(10, 2.0)]  # 3 and 2 in the rounds
+    expected = {"of_medians": 20 / 7.5, "p10": 2.1, "p90": 2.9}
+    assert rate_ratio(ours, theirs, "cpu_seconds") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,8 @@ def test_summary_by_hand():
     assert read["others"] == pytest.approx(0.2)
     assert whole["rate"]["median"] == 20
     assert whole["wall_rate"]["median"] == pytest.approx(7.5)
-    assert whole["ratio"] == pytest.approx({"median": 3, "p10": 2.2, "p90": 3.8})
+    expected = {"of_medians": 20 / 7.5, "p10": 2.2, "p90": 3.8}
+    assert whole["ratio"] == pytest.approx(expected)
     assert whole["rounds"] == contest.rounds["ours", "all"]
     # An image takes 1/150 s to read and 1/20 s in all.
     assert read["stage_share"] == pytest.approx(20 / 150)
@@ -99,7 +101,7 @@ def test_summary_by_hand():
     assert (beside["others"], beside["stage_share"]) == (None, None)
     # A stage is missing: what is left would be blamed for it.
     assert theirs["stage_share"] is None
-    assert theirs["ratio"]["median"] == 1
+    assert theirs["ratio"]["of_medians"] == 1
 
 
 def test_no_baseline_no_ratio():

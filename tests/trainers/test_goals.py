@@ -51,17 +51,20 @@ RECORD = record(
 
 
 def test_ratios_by_hand():
-    found = judged(goal(least=1.75), {"a": RECORD}, {}, False)
-    assert found["ratio"] == pytest.approx({"median": 1.75, "p10": 1.55, "p90": 1.95})
+    found = judged(goal(least=1.66), {"a": RECORD}, {}, False)
+    expected = {"of_medians": 2.5 / 1.5, "p10": 1.55, "p90": 1.95}
+    assert found["ratio"] == pytest.approx(expected)
     assert (found["verdict"], found["part"], found["reason"]) == ("met", "a", None)
     assert (found["ours"], found["peer"]) == (3.0, 2.0)
-    assert judged(goal(least=1.76), {"a": RECORD}, {}, False)["verdict"] == "not met"
-    found = judged(goal("time", most=0.6), {"a": RECORD}, {}, False)
-    assert found["ratio"]["median"] == pytest.approx((2 / 3 + 1 / 2) / 2)  # 0.583
+    assert judged(goal(least=1.67), {"a": RECORD}, {}, False)["verdict"] == "not met"
+    found = judged(goal("time", most=0.61), {"a": RECORD}, {}, False)
+    assert found["ratio"]["of_medians"] == pytest.approx(0.6)
     assert (found["verdict"], found["ours"]) == ("met", 2.0)  # seconds of four images
-    assert judged(goal("time", most=0.58), {"a": RECORD}, {}, False)["verdict"] != "met"
+    assert judged(goal("time", most=0.59), {"a": RECORD}, {}, False)["verdict"] != "met"
+    quick = judged(goal(least=1.66), {"a": RECORD}, {}, True)
+    assert (quick["verdict"], quick["ratio"]) == ("not judged", pytest.approx(expected))
     found = judged(goal("memory", most=0.5), {"a": RECORD}, {}, False)
-    assert (found["ratio"]["median"], found["verdict"]) == (0.5, "met")
+    assert (found["ratio"]["of_medians"], found["verdict"]) == (0.5, "met")
     assert (found["ours"], found["peer"]) == (50 * MIB, 100 * MIB)
 
 
@@ -136,17 +139,20 @@ def test_the_rows_are_the_same_at_every_scale():
 def test_a_table_a_file_and_a_picture(tmp_path, capsys, rows_of):
     goals = [goal(least=1.5), goal("time", most=0.5), goal("memory", most=2, never="x")]
     output = tmp_path / "out" / "all.json"
-    write_goals_report(goals, {"a": RECORD}, {"b": "it broke"}, {}, True, output)
+    broken = {"b": "it broke"}
+    write_goals_report(goals, {"a": RECORD}, broken, {}, False, "all", output)
     out = capsys.readouterr().out
-    assert "Goals of speed, small models" in out
+    assert "Goals of speed, all cores\n" in out
+    assert "without --quick" not in out
     assert rows_of(out) == [
         ["measure", "ours", "peer", "ratio (10 - 90 %)", "goal", ""],
-        ["a step", "3.0 /s", "2.0 /s", "1.75 (1.55 - 1.95)", ">= 1.5", "met"],
-        ["a step", "2 s", "2 s", "0.58 (0.52 - 0.65)", "<= 0.5", "not met"],
+        ["a step", "3.0 /s", "2.0 /s", "1.67 (1.55 - 1.95)", ">= 1.5", "met"],
+        ["a step", "2 s", "2 s", "0.60 (0.52 - 0.65)", "<= 0.5", "not met"],
         ["a step", "", "", "", "<= 2", "not measured"],
     ]
     assert "Not measured: a step: x" in out
     found = json.loads(output.read_text())
+    assert found["cores"] == "all"
     assert (found["errors"], found["parts"]) == ({"b": "it broke"}, ["a"])
     assert [r["verdict"] for r in found["rows"]] == ["met", "not met", "not measured"]
     with Image.open(output.with_suffix(".png")) as picture:
@@ -183,7 +189,9 @@ def test_all_parts_are_measured_and_one_that_fails_is_named(
     command = f"benchmark --what=input --rounds=1 --quick --output={good}"
     assert f"Part 2 of 2: python -m trainers {command}\n" in done.err
     ratio = rows_of(done.out)[-1]
-    assert (ratio[0], ratio[-1]) == ("input", "met")
+    assert (ratio[0], ratio[-1]) == ("input", "not judged")
+    assert "Goals of speed, one core, small models" in done.out
+    assert "without --quick they are judged" in done.out
     assert json.loads(small_table.read_text())["rows"][0]["part"] == "good"
     assert {r["contestant"] for r in json.loads(good.read_text())["rows"]} == {
         *("ours", "theirs")

@@ -76,10 +76,8 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("steps", "place"),
-    [pytest.param(4, "1, step 5", marks=pytest.mark.slow), (6, "2, step 1")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("steps", "place"), [(4, "1, step 5"), (6, "2, step 1")])
 def test_an_interrupted_run_ends_bit_for_bit_like_the_undisturbed_one(
     tmp_path, monkeypatch, undisturbed, capsys, steps, place
 ):

@@ -18,6 +18,7 @@ POLICY = "rand-m9-mstd0.5-inc1"
 ERASING = 0.25
 LABEL_SMOOTHING = 0.1
 STEP = 16  # images in a step of the stages before the batch
+DRAWN_BEFORE = 256  # images: each operation is drawn once, and compiled, before rounds
 IN_MEMORY = 64  # images that a stage by itself works on
 
 
@@ -231,4 +232,7 @@ def _step(dataset, items: int = 1, elements: int = STEP):
         draw()
         return items * elements
 
+    drawn = 0
+    while drawn < DRAWN_BEFORE:
+        drawn += step()
     return step

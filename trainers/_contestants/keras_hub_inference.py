@@ -31,24 +31,13 @@ def tasks(cases: dict, num_threads: int) -> dict:
 
 
 def _step(case: dict):
-    import keras_hub
     import tensorflow as tf
 
     from trainers._contestants.answers import pixels_of
+    from trainers._contestants.keras_hub_model import keras_hub_model
 
     pixels = tf.cast(pixels_of(case), tf.float32)
-    encoder = case["encoder"]
-    backbone = keras_hub.models.DeiTBackbone(
-        image_shape=tuple(pixels.shape[1:]),
-        patch_size=encoder["patch_size"],
-        num_layers=encoder["depth"],
-        num_heads=encoder["num_heads"],
-        hidden_dim=encoder["embed_dim"],
-        intermediate_dim=int(encoder["embed_dim"] * encoder["mlp_ratio"]),
-    )
-    model = keras_hub.models.DeiTImageClassifier(
-        backbone, num_classes=1000, preprocessor=None
-    )
+    model = keras_hub_model(case["encoder"], case["image_size"])
     function = tf.function(lambda pixels: model(pixels, training=False))
 
     def step():

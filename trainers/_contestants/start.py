@@ -11,7 +11,7 @@ import time
 from importlib import import_module
 
 PACKAGES = {
-    "keras_deit": ("tensorflow", "keras", "numpy"),
+    "keras_deit": ("keras-deit", "tensorflow", "keras", "numpy"),
     "keras_hub": ("keras-hub", "tensorflow", "keras", "numpy"),
     "timm": ("timm", "torch", "numpy"),
     "litert": ("ai-edge-litert", "numpy"),
@@ -44,8 +44,8 @@ def _started(library: str, **how) -> dict:
 
     Args:
         library: One of `STARTS`.
-        how: What its builder takes: `variant`, `numbers` of KerasHub's model, or the
-            `file` of a model.
+        how: What its builder takes: `variant`, `encoder` and `image_size` of KerasHub's
+            model, or the `file` of a model.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow looks for them
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -77,9 +77,10 @@ def _build_variant(library, variant: str):
     library.create_model(variant, num_classes=1000)
 
 
-def _build_keras_hub(library, numbers: dict):
-    backbone = library.models.DeiTBackbone(**numbers)
-    library.models.DeiTImageClassifier(backbone, num_classes=1000, preprocessor=None)
+def _build_keras_hub(library, **how):
+    from trainers._contestants.keras_hub_model import keras_hub_model
+
+    keras_hub_model(**how)
 
 
 def _build_litert(library, file: str):

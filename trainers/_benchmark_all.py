@@ -92,7 +92,7 @@ def _measured(command: list[str], part: _goals.Part, file: Path) -> str | None:
     define_flags(values)
     values(command)
     try:
-        measure(values, file, part.only)
+        measure(values, file, part.only, part.tasks)
     except Exception as error:  # of any kind: it is named, and the others go on
         return " ".join(str(error).split()) or type(error).__name__
     finally:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +18,19 @@ BASELINES = {  # the first that was measured
 }
 
 
-def measure(values, output: Path, only: Collection[str] | None = None) -> None:
+def measure(
+    values,
+    output: Path,
+    only: Collection[str] | None = None,
+    tasks: Collection[str] | None = None,
+) -> None:
     """Runs the contest of --what, prints the table and writes the files.
 
     Args:
         values: The flags.
         output: The JSON file to write; the picture lies beside it.
         only: The contestants that take part; None for all of the plan.
+        tasks: What of theirs is measured; None for all.
 
     Raises:
         ValueError: If a flag is refused.
@@ -36,7 +43,7 @@ def measure(values, output: Path, only: Collection[str] | None = None) -> None:
     with TemporaryDirectory() as folder:
         make_plan = import_module(f"trainers._benchmark_{values.what}").plan
         plan = _with_peers(make_plan(values, settings, Path(folder)), values, only)
-        contest = _contest_of(plan, values.baseline, settings, output)
+        contest = _contest_of(plan, values.baseline, settings, tasks, output)
     contest.left_out = {**plan.left_out, **contest.left_out}
     contest.errors = {**plan.errors, **contest.errors}
     measured = {name for name, _ in contest.rounds}
@@ -68,7 +75,7 @@ def _with_peers(plan, values, only: Collection[str] | None):
     )
 
 
-def _contest_of(plan, baseline: str | None, settings: dict, output: Path):
+def _contest_of(plan, baseline: str | None, settings: dict, tasks, output: Path):
     """Runs the contest of a plan."""
     from keras_deit._checks import check_choice
     from trainers._contest import run_contest
@@ -77,7 +84,7 @@ def _contest_of(plan, baseline: str | None, settings: dict, output: Path):
     if baseline is not None:
         check_choice("baseline", baseline, [c.name for c in plan.contestants])
     output.parent.mkdir(parents=True, exist_ok=True)
-    run = run_startup if plan.starts_anew else run_contest
+    run = run_startup if plan.starts_anew else partial(run_contest, tasks=tasks)
     return run(
         plan.contestants,
         settings["rounds"],
@@ -89,8 +96,6 @@ def _contest_of(plan, baseline: str | None, settings: dict, output: Path):
 
 def _report_of(what: str):
     """Who prints the tables of a measurement, and writes its files."""
-    from functools import partial
-
     from trainers._contest_report import write_report
     from trainers._inference_report import write_inference_report
     from trainers._step_report import write_step_report

@@ -15,7 +15,6 @@ DIALED = (  # engines of ours that take batches
 )
 DIALED_ONE = ("tflite_float32", "tflite_dynamic_int8")  # and that take one image
 KEEP_RATES = "1,0.7,0.5"
-TRAINED = "deit_tiny_distilled_patch16_224"
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Scale:
         model: The variant that answers.
         t2t: The T2T-ViT whose speed is compared with that of `plain`.
         plain: See `t2t`.
+        trained: The variant that is trained.
         batch_size: Images in a batch of inference.
         train_batch_size: Images in a training step.
         is_quick: Whether --quick chooses what is not said here.
@@ -34,6 +34,7 @@ class Scale:
     model: str
     t2t: str
     plain: str
+    trained: str
     batch_size: int
     train_batch_size: int
     is_quick: bool
@@ -43,6 +44,7 @@ THOROUGH = Scale(
     "deit_small_distilled_patch16_224",
     "t2t_vit_14",
     "deit_small_patch16_224",
+    "deit_tiny_distilled_patch16_224",
     batch_size=32,
     train_batch_size=16,
     is_quick=False,
@@ -51,8 +53,9 @@ QUICK = Scale(
     "deit_micro_distilled_patch4_32",
     "t2t_vit_micro_32",
     "deit_micro_patch4_32",
+    "deit_micro_distilled_patch4_32",
     batch_size=8,
-    train_batch_size=2,
+    train_batch_size=8,
     is_quick=True,
 )
 
@@ -65,11 +68,13 @@ class Part:
         what: Of what, as --what says it.
         flags: More flags of it.
         only: The contestants that take part; None for all.
+        tasks: What of theirs is measured; None for all.
     """
 
     what: str
     flags: tuple[str, ...] = ()
     only: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,20 +111,15 @@ def parts_of(scale: Scale) -> dict[str, Part]:
     """The parts, by the names of their files.
 
     Engines are spread over several contests, since each task holds a model in memory
-    until its contest is over. A quick run has one, of fewer engines; the rows of the
-    others say so.
+    until its contest is over. A quick run has one, of fewer engines, and neither a
+    T2T-ViT nor training steps, which timm has of larger models only; their rows say so.
     """
     batch = str(scale.batch_size)
     compiled = ("keras_compiled_float32", "keras_compiled_bfloat16")
-    plain = f"{scale.plain},{scale.t2t}"
-    parts = {"t2t": _inference(plain, compiled, batch, "1"), **_other_parts(scale)}
     if scale.is_quick:
-        few = (
-            *("timm_float32", "timm_bfloat16", "keras_hub", *compiled),
-            *("openvino_timm_bfloat16", "openvino_bfloat16"),
-            *("tflite_dynamic_int8", "onnx_dynamic_int8"),
-        )
-        return {"inference": _inference(scale.model, few, f"1,{batch}"), **parts}
+        few = ("timm_float32", "timm_bfloat16", "keras_hub", *compiled)
+        inference = _inference(scale.model, few, f"1,{batch}", "1,0.5")
+        return {"inference": inference, **_other_parts(scale)}
     float32 = (
         *("timm_float32", "timm_compile_float32", "keras_hub"),
         *("keras_compiled_float32", "saved_model_float32"),
@@ -142,29 +142,37 @@ def parts_of(scale: Scale) -> dict[str, Part]:
         "bfloat16": _inference(scale.model, bfloat16, batch),
         "engines": _inference(scale.model, others, batch),
         "one_image": _inference(scale.model, one, "1"),
-        **parts,
+        "t2t": _inference(f"{scale.plain},{scale.t2t}", compiled, batch, "1"),
+        "train": Part(
+            "train",
+            (
+                *(f"--student={scale.trained}", "--teacher=none"),
+                f"--batch_size={scale.train_batch_size}",
+                "--precisions=float32,mixed_bfloat16",
+            ),
+            tasks=("no teacher",),
+        ),
+        **_other_parts(scale),
     }
 
 
 def _other_parts(scale: Scale) -> dict[str, Part]:
-    """The parts that measure no inference."""
+    """The parts that a quick run has as well, beside inference."""
     cached = "--teacher=regnety_micro_32"  # a cache's logits are random anyway
     return {
-        "train": Part(
-            "train",
-            (
-                *(f"--student={TRAINED}", "--teacher=none"),
-                f"--batch_size={scale.train_batch_size}",
-                "--precisions=float32,mixed_bfloat16",
-            ),
-        ),
         "distillation": Part(
             "distillation",
-            (cached,) if scale.is_quick else (f"--student={TRAINED}", cached),
+            (f"--student={scale.trained}", cached),
             ("no teacher", "cached, all"),
         ),
-        "input": Part("input", (), ("keras_deit", "timm")),
-        "startup": Part("startup"),
+        "input": Part(
+            "input",
+            only=("keras_deit", "timm"),
+            tasks=("recipe",) if scale.is_quick else None,
+        ),
+        "startup": Part(
+            "startup", only=("keras_deit", "keras_hub") if scale.is_quick else None
+        ),
     }
 
 

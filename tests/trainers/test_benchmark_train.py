@@ -530,5 +530,5 @@ def test_the_quick_benchmark_of_training_runs(tmp_path, run_program, rows_of):
     assert all(row["rounds"][0]["items"] % 8 == 0 for row in ours)
     assert all(row["peak_bytes"] > 100 * MIB for row in ours)
     assert 0 <= ours[1]["teacher_share"]["of_medians"] < 1
-    assert 0 <= ours[2]["input_share"]["median"] < 1
+    assert 0 <= ours[2]["input_share"]["of_medians"] < 1
     assert len(rows_of(done.out)) == 1 + len(record["rows"])

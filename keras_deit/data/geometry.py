@@ -196,7 +196,7 @@ def _resize_rows(matrix, count):
         method=tf.image.ResizeMethod.BICUBIC,
         antialias=True,
     )
-    return tf.saturate_cast(resized[:, 0] + 0.5, tf.uint8)
+    return tf.cast(tf.clip_by_value(resized[:, 0] + 0.5, 0, 255), tf.uint8)
 
 
 def evaluation_view(image, image_size: tuple[int, int], crop_ratio: float):

@@ -4,8 +4,8 @@
 prints one table: what was measured, ours, the peer's, the ratio of both, the goal, and
 whether it is met, or why it was not measured. A part that fails is named, and the
 others go on; each writes files of its own beside. It takes DeiT-S and long, an hour or
-so; --quick takes small models and fewer engines, and minutes. It works on one core
-unless --cores=all. --peers says whose packages take part.
+so; --quick takes small models, fewer engines and two minutes, and judges no goal. It
+works on one core unless --cores=all. --peers says whose packages take part.
 
 Every contestant runs in its own process, one at a time, on the same core and with one
 thread; in each round every task runs once, in a random order. What is reported are

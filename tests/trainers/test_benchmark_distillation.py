@@ -98,8 +98,8 @@ def contest_of(monkeypatch, run_program, tmp_path):
     def asked(*flags):
         found = []
 
-        def run_contest(contestants, rounds, seconds, tell, all_cores):
-            assert not all_cores
+        def run_contest(contestants, rounds, seconds, tell, all_cores, tasks):
+            assert (all_cores, tasks) == (False, None)
             found.append((contestants, rounds))
             return Contest()
 

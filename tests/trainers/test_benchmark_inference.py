@@ -22,7 +22,7 @@ def contest_of(monkeypatch, run_program, tmp_path):
     def asked(*flags):
         found = {}
 
-        def run_contest(contestants, rounds, seconds, tell, all_cores):
+        def run_contest(contestants, rounds, seconds, tell, all_cores, tasks):
             found["rounds"], found["all_cores"] = rounds, all_cores
             for contestant in contestants:
                 arguments = dict(contestant.arguments)
@@ -37,8 +37,9 @@ def contest_of(monkeypatch, run_program, tmp_path):
         done = run_program(
             "benchmark", "--what=inference", "--quick", f"--output={output}", *flags
         )
-        assert done.code == 0, done.err
-        return found, json.loads(output.read_text())
+        record = json.loads(output.read_text())
+        assert done.code == (1 if record["errors"] else 0), done.err
+        return found, record
 
     return asked
 
@@ -208,6 +209,19 @@ def test_an_engine_whose_peer_takes_no_part_gets_no_file(contest_of, monkeypatch
     found, record = contest_of(engines, "--peers=keras_hub,timm", *sizes)
     assert {"keras_hub", "keras_function"} <= set(found)
     assert record["left_out"] == {"converted": "--peers is without openvino"}
+
+
+def test_an_export_that_fails_is_named_and_the_others_go_on(contest_of, monkeypatch):
+    def make(model, path):
+        raise RuntimeError("no such operator")
+
+    engine = _benchmark_inference.Engine("m.py", make, {})
+    monkeypatch.setitem(ENGINES, "broken", engine)
+    sizes = ("--batch_sizes=1", "--keep_rates=1")
+    found, record = contest_of("--engines=broken,keras_function", *sizes)
+    assert record["errors"] == {f"broken: {MICRO}, keep 1": "no such operator"}
+    assert found["broken"][1]["cases"] == {}
+    assert len(found["keras_function"][1]["cases"]) == 1
 
 
 @pytest.mark.slow

@@ -181,7 +181,7 @@ def contest_of(monkeypatch, run_program, tmp_path):
     def asked(*flags):
         found = {}
 
-        def run_contest(contestants, rounds, seconds, tell, all_cores):
+        def run_contest(contestants, rounds, seconds, tell, all_cores, tasks):
             found.update({c.name: c for c in contestants})
             found["told"] = (rounds, seconds, all_cores)
             return Contest()

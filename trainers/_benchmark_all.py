@@ -86,6 +86,7 @@ def _measured(command: list[str], part: _goals.Part, file: Path) -> str | None:
 
     from trainers._benchmark_flags import define_flags
     from trainers._benchmark_measure import measure
+    from trainers._contest import reason_of
 
     file.unlink(missing_ok=True)  # what an earlier run said is no answer to this one
     values = flags.FlagValues()
@@ -94,7 +95,7 @@ def _measured(command: list[str], part: _goals.Part, file: Path) -> str | None:
     try:
         measure(values, file, part.only, part.tasks)
     except Exception as error:  # of any kind: it is named, and the others go on
-        return " ".join(str(error).split()) or type(error).__name__
+        return reason_of(error)
     finally:
         keras.backend.clear_session()  # the models of this part
     return None

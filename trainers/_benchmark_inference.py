@@ -16,7 +16,7 @@ from keras_deit.models.variants import VARIANTS
 from keras_deit.models.vision_transformer import ViTConfig
 from keras_deit.weights.create import create_model
 from trainers._benchmark_engines import ENGINES, NUM_COMPARED, Engine, official
-from trainers._contest import Contestant, Plan, cores_of_ours
+from trainers._contest import Contestant, Plan, cores_of_ours, reason_of
 from trainers._contestants import MODULES
 from trainers._peers import left_out_by, peer_python
 
@@ -96,7 +96,7 @@ def _cases(
             try:
                 mine = _made(ENGINES[engine], models[variant], model, named, path)
             except Exception as error:  # of any kind: it is named, the others go on
-                errors[f"{engine}: {variant}, keep {keep_rate:g}"] = str(error)
+                errors[f"{engine}: {variant}, keep {keep_rate:g}"] = reason_of(error)
             else:
                 of_engines[engine].update(mine)
     return cases, of_engines, errors

@@ -271,3 +271,8 @@ def cores_of_ours() -> Collection[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return range(os.cpu_count() or 1)
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, on one line; its kind, if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -57,7 +57,7 @@ def write_goals_report(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_files(record, output, lambda path: _draw(rows, title, path))
     print_table(title, COLUMNS, [_cells(row) for row in rows])
-    print(f"ratio: {OF_WHAT}; input, steps of distillation and starts take one core")
+    print(f"ratio: {OF_WHAT}; input and steps of distillation take one core")
     if is_quick:
         print("The goals are for larger models: without --quick they are judged")
     reasons = {row["reason"]: [] for row in rows if row["reason"]}
